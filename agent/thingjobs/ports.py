@@ -1,0 +1,34 @@
+"""The seams of the agent: what the loop needs of a transport, and nothing of how it is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from thingjobs.jobs import Incoming, Request
+
+
+class Transport(Protocol):
+    """A way to reach the Jobs service.
+
+    The contract, tested over every transport by tests/integration/test_transports.py:
+
+    - `start` returns at once; what happens comes through `put`, from any thread, in the order it happened.
+    - `Connected` is put only when requests can be answered and notifications arrive (subscriptions acknowledged),
+      again after every reconnect. The transport reconnects by itself, for ever, with full jitter.
+    - `send` never blocks on the network and never raises for it: a request that could not be sent gets no reply.
+    - Each reply carries the token of its request; a reply without a token is matched to the one request that is
+      open on its topic, or dropped.
+    - No exception of a library passes.
+    """
+
+    def start(self, put: Callable[[Incoming], None]) -> None:
+        """Begin to connect; everything that happens is given to `put`."""
+
+    def send(self, request: Request) -> None:
+        """Send one request; its reply comes through `put`, or never."""
+
+    def stop(self) -> None:
+        """Disconnect, end every thread, put nothing more."""

@@ -1,0 +1,467 @@
+"""What the tests share: certificates, real servers on loopback, and the rule that nothing stays behind.
+
+The servers are a Mosquitto, fresh for each test, and one ministack (an independent emulator of AWS IoT Jobs:
+control plane, HTTP and MQTT over mutual TLS) for the whole run. A server that is not installed here skips the
+test, and fails it in CI. A test that names a type from here imports it under TYPE_CHECKING, as in `from
+tests.conftest import Mosquitto`: the folder is no package, there is nothing to import while the tests run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import functools
+import http.client
+import importlib.util
+import ipaddress
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import hypothesis
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+#: Debian keeps brokers out of the PATH of ordinary users.
+PROGRAM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
+
+#: For `--hypothesis-profile=long`, see README.md.
+hypothesis.settings.register_profile("long", max_examples=10_000, deadline=None)
+
+
+class Require(Protocol):
+    """What the fixture `require` gives."""
+
+    def __call__(self, name: str) -> str:
+        """Return the path of the program `name`, or `name` if it is a module; else the test ends here."""
+
+
+@pytest.fixture(scope="session")
+def require() -> Require:
+    """Find a program or a module that a test cannot do without: skip here, fail where CI=true."""
+    return find_or_end
+
+
+def find_or_end(name: str) -> str:
+    """Do what `Require` promises."""
+    if program := shutil.which(name, path=PROGRAM_PATH):
+        return program
+    if importlib.util.find_spec(name):
+        return name
+    reason = f"{name} is not installed here, `make test` says how to get it"
+    if os.environ.get("CI", "").lower() in ("true", "1"):
+        pytest.fail(f"{reason}; in CI nothing may be missing", pytrace=False)
+    pytest.skip(f"NOT TESTED: {reason}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a server, so that `-m "not server"` leaves it out."""
+    for item in items:
+        if {"mosquitto", "ministack"}.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("server")
+
+
+# --- Nothing stays behind ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, lasting: list[Server]
+) -> Iterator[None]:
+    """Fail a test that leaves a thread or a process behind; kill the process, so that no other test meets it.
+
+    Unit tests are spared the look at /proc: they start nothing. What a lasting server logged meanwhile is
+    printed, so that pytest shows it when the test failed.
+    """
+    threads_before = set(threading.enumerate())
+    yield
+    for server in lasting:
+        print(server.log_since_last_time())
+    if "unit" in request.path.parts:
+        return
+    mark = f"{tmp_path_factory.getbasetemp()}/"
+    spared = {server.pid for server in lasting}
+
+    def left() -> dict[int, str]:
+        return {pid: name for pid, name in running(mark).items() if pid not in spared}
+
+    def left_threads() -> list[threading.Thread]:
+        # A dummy stands for a native library's thread that once called into Python; it is not ours to end.
+        new = set(threading.enumerate()) - threads_before
+        return [thread for thread in new if not isinstance(thread, threading._DummyThread)]
+
+    wait_until(lambda: not left() and not left_threads(), 3)
+    processes, threads = left(), left_threads()
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    assert not processes, "the test left processes behind"
+    assert not threads, "the test left threads behind"
+
+
+def running(mark: str) -> dict[int, str]:
+    """Return pid and command line of our children, and of all that has `mark` in arguments or environment.
+
+    The second half finds a handler whose agent was killed: it is nobody's child, but knows its job's folder.
+    """
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_bytes().rpartition(b")")[2].split()[1])
+            argv = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            ours = parent == os.getpid() or mark in argv or mark.encode() in (entry / "environ").read_bytes()
+        except OSError:  # it ended while we looked, or it is another user's
+            continue
+        if ours and entry.name != str(os.getpid()):
+            found[int(entry.name)] = argv or "(a zombie: nobody waited for it)"
+    return found
+
+
+def wait_until(true: Callable[[], object], seconds: float) -> bool:
+    """Ask until it is true or the time is over; return whether it is."""
+    deadline = time.monotonic() + seconds
+    while not (answer := bool(true())) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return answer
+
+
+# --- Certificates -----------------------------------------------------------------------------------------
+
+
+class Pki:
+    """A certificate authority for one test run, with a certificate for servers on loopback.
+
+    Attributes:
+        ca: the authority's certificate, what devices and brokers trust.
+        server_cert: for localhost, 127.0.0.1 and ::1.
+        server_key: its key.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ca_name = "thingjobs test CA"
+        self._ca_key = self._new_key()
+        self.ca = self._write("ca.pem", pem(self._signed(self._ca_name, self._ca_key, authority=True)))
+        self.server_cert, self.server_key = self._pair("localhost")
+
+    def device(self, name: str) -> tuple[Path, Path]:
+        """Make a device's certificate, its common name `name`; return the paths of certificate and key."""
+        return self._pair(name)
+
+    def _pair(self, name: str) -> tuple[Path, Path]:
+        key = self._new_key()
+        certificate = self._write(f"{name}.pem", pem(self._signed(name, key)))
+        return certificate, self._write(f"{name}.key", pem(key))
+
+    def _write(self, name: str, data: bytes) -> Path:
+        path = self._folder / name
+        path.touch(mode=0o600)
+        path.write_bytes(data)
+        return path
+
+    def _new_key(self) -> ec.EllipticCurvePrivateKey:
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        return ec.generate_private_key(ec.SECP256R1())
+
+    def _signed(self, name: str, key: ec.EllipticCurvePrivateKey, *, authority: bool = False) -> x509.Certificate:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes
+
+        def named(text: str) -> x509.Name:
+            return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
+
+        issuer = self._ca_key.public_key()
+        now = dt.datetime.now(dt.UTC)
+        builder = (
+            x509.CertificateBuilder(serial_number=x509.random_serial_number())
+            .subject_name(named(name))
+            .issuer_name(named(self._ca_name))
+            .public_key(key.public_key())
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer), critical=False)
+            .add_extension(key_usage(authority=authority), critical=True)
+        )
+        if name == "localhost":
+            loopback = [x509.IPAddress(ipaddress.ip_address(ip)) for ip in ("127.0.0.1", "::1")]
+            names = x509.SubjectAlternativeName([x509.DNSName(name), *loopback])
+            builder = builder.add_extension(names, critical=False)
+        return builder.sign(self._ca_key, hashes.SHA256())
+
+
+def key_usage(*, authority: bool) -> x509.KeyUsage:
+    """Return what a key is for; Python 3.13 believes no authority that does not say."""
+    from cryptography import x509
+
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def pem(thing: x509.Certificate | ec.EllipticCurvePrivateKey) -> bytes:
+    """Write a certificate or a key as PEM."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    if isinstance(thing, x509.Certificate):
+        return thing.public_bytes(Encoding.PEM)
+    return thing.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+@pytest.fixture(scope="session")
+def pki(require: Require, tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    """Give a certificate authority and certificates for servers and devices."""
+    require("cryptography")
+    return Pki(tmp_path_factory.mktemp("pki"))
+
+
+# --- Servers ----------------------------------------------------------------------------------------------
+
+
+class Server:
+    """A real server, a process of its own, on a loopback port that it keeps from start to start.
+
+    Attributes:
+        port: where it listens.
+        log: the file with all that it printed.
+    """
+
+    def __init__(self, argv: Sequence[str], port: int, log: Path, env: Mapping[str, str] | None = None) -> None:
+        self.port = port
+        self.log = log
+        self._argv = list(argv)
+        self._env = dict(env or os.environ)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._shown = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The pid of the running server."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start it and return when it can be used."""
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._argv, env=self._env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        process = self._process
+        if not wait_until(lambda: process.poll() is not None or self.ready(), 20) or process.poll() is not None:
+            self.kill()
+            raise RuntimeError(f"{self._argv[0]} does not come up:\n{self.log.read_text()}")
+
+    def ready(self) -> bool:
+        """Whether it listens."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """End it as an operator would."""
+        self.resume()
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Make it hang: connections stay, nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        self._signal(signal.SIGCONT)
+
+    def log_since_last_time(self) -> str:
+        """Return what it printed since this was called last."""
+        text = self.log.read_text(errors="replace")
+        new, self._shown = text[self._shown :], len(text)
+        return new
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process:
+            self._process.send_signal(number)
+
+    def _end(self, number: signal.Signals) -> None:
+        if not self._process:
+            return
+        self._process.send_signal(number)
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def lasting() -> list[Server]:
+    """Collect the servers that outlive a test on purpose."""
+    return []
+
+
+class Mosquitto(Server):
+    """A broker that, like AWS IoT, lets in nobody without a certificate; its common name is the user."""
+
+    def __init__(self, program: str, pki: Pki, folder: Path) -> None:
+        port = free_port()
+        config = folder / "mosquitto.conf"
+        lines = [
+            "per_listener_settings true",
+            # Started by root it would change to its own user, who may not read our keys.
+            *(["user root"] if os.geteuid() == 0 else []),
+            "persistence false",
+            "log_type all",
+            "set_tcp_nodelay true",
+            f"listener {port} 127.0.0.1",
+            f"cafile {pki.ca}",
+            f"certfile {pki.server_cert}",
+            f"keyfile {pki.server_key}",
+            "require_certificate true",
+            "use_identity_as_username true",
+        ]
+        config.write_text("\n".join([*lines, ""]))
+        super().__init__([program, "-c", str(config)], port, folder / "mosquitto.log")
+
+
+@pytest.fixture
+def mosquitto(require: Require, pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """Run a fresh Mosquitto for one test; its log is shown when the test fails."""
+    broker = Mosquitto(require("mosquitto"), pki, tmp_path_factory.mktemp("mosquitto"))
+    broker.start()
+    yield broker
+    broker.stop()
+    print(broker.log_since_last_time())
+
+
+#: Python 3.11.2, which is Debian 12's, reads from a connection although `connection_made` paused it, and so takes
+#: the beginning of the TLS handshake away from ministack, which waits for it for ever. Later versions look first.
+RUN_MINISTACK = """
+from asyncio.selector_events import _SelectorSocketTransport as Transport
+from ministack.app import main
+
+add_reader = Transport._add_reader
+Transport._add_reader = lambda self, *args: None if self._paused else add_reader(self, *args)
+main()
+"""
+
+
+class Ministack(Server):
+    """AWS IoT as an emulator. Its MQTT port listens on every interface; there is no switch for that.
+
+    Attributes:
+        url: of all its services.
+        mqtt_port: MQTT over mutual TLS.
+        ca_path: what signed its server certificate.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.mqtt_port = free_port()
+        self.ca_path = folder / "ca.pem"
+        self._folder = folder
+        env = {
+            **os.environ,
+            "BIND_HOST": "127.0.0.1",
+            "GATEWAY_PORT": str(port),
+            "IOT_MTLS_ENABLED": "1",
+            "IOT_MTLS_PORT": str(self.mqtt_port),
+            "TMPDIR": str(folder),
+            # It tidies up containers of its own making where it finds a Docker; not on this machine.
+            "DOCKER_HOST": f"unix://{folder}/no-docker-here",
+        }
+        super().__init__([sys.executable, "-c", RUN_MINISTACK], port, folder / "ministack.log", env)
+        self.boto = functools.cache(self._boto)
+
+    def start(self) -> None:
+        """Start it, and fetch the certificate that devices must trust."""
+        super().start()
+        self.ca_path.write_bytes(self._get("/_ministack/iot/ca.pem")[1])
+
+    def ready(self) -> bool:
+        """Whether HTTP and MQTT both listen."""
+        try:
+            return self._get("/_ministack/ready")[0] == http.HTTPStatus.OK
+        except OSError:
+            return False
+
+    def new_thing(self, name: str) -> tuple[Path, Path]:
+        """Create a thing with a certificate of its own; return the paths of certificate and key."""
+        iot = self.boto("iot")
+        iot.create_thing(thingName=name)
+        made = iot.create_keys_and_certificate(setAsActive=True)
+        iot.attach_thing_principal(thingName=name, principal=made["certificateArn"])
+        certificate, key = self._folder / f"{name}.pem", self._folder / f"{name}.key"
+        for path, text in ((certificate, made["certificatePem"]), (key, made["keyPair"]["PrivateKey"])):
+            path.touch(mode=0o600)
+            path.write_text(text)
+        return certificate, key
+
+    def _boto(self, service: str) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=Config(proxies={}),
+        )
+
+    def _get(self, path: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+
+@pytest.fixture(scope="session")
+def ministack(require: Require, lasting: list[Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ministack]:
+    """Run one ministack for all tests: give things and jobs names that no other test has."""
+    for module in ("ministack", "boto3", "cryptography"):
+        require(module)
+    server = Ministack(tmp_path_factory.mktemp("ministack"))
+    server.start()
+    lasting.append(server)
+    yield server
+    lasting.remove(server)
+    server.stop()
