@@ -155,7 +155,7 @@ class Execution:
     identity: Identity
     status: Status
     version: int
-    details: Mapping[str, str] = NOTHING
+    details: Mapping[str, str] = field(default_factory=dict)
     document: Json | None = None
     seconds_left: int | None = None
 
@@ -168,13 +168,11 @@ class Result:
         status: SUCCEEDED, FAILED (may work next time) or REJECTED (never try this here).
         code: why, from the published list; None with SUCCEEDED only.
         reason: a sentence that a person can act on; never empty unless SUCCEEDED.
-        details: the handler's own status details.
     """
 
     status: Status
     code: Code | None = None
     reason: str = ""
-    details: Mapping[str, str] = NOTHING
 
     def __post_init__(self) -> None:
         if self.status not in (Status.SUCCEEDED, Status.FAILED, Status.REJECTED):
@@ -276,6 +274,7 @@ class Record:
         unanswered: an earlier attempt at this very report got no answer.
         late: what the service held against our result, a sentence; shown for good as late truth.
         note: why it waits or what is unusual, for people.
+        details: the handler's own status details, of all verbs that ended.
     """
 
     identity: Identity
@@ -286,7 +285,7 @@ class Record:
     document: Json
     verb: Verb | None = None
     process: Process | None = None
-    attempts: Mapping[Verb, int] = MappingProxyType({})
+    attempts: Mapping[Verb, int] = field(default_factory=dict)
     deaths: int = 0
     reboots: int = 0
     reboot_asked: int = 0
@@ -300,5 +299,5 @@ class Record:
     unanswered: bool = False
     late: str = ""
     note: str = ""
-    details: Mapping[str, str] = NOTHING
+    details: Mapping[str, str] = field(default_factory=dict)
     finished_at: float | None = None

@@ -30,5 +30,8 @@ class Transport(Protocol):
     def send(self, request: Request) -> None:
         """Send one request; its reply comes through `put`, or never."""
 
+    def renew(self) -> None:
+        """Drop the connection and open a new one: Disconnected and Connected follow."""
+
     def stop(self) -> None:
         """Disconnect, end every thread, put nothing more."""

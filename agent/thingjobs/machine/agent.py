@@ -1,0 +1,210 @@
+"""The whole core as one function: `step(state, event, now)` gives the new state and what to do.
+
+It gives each event to the execution that it belongs to, keeps the connection's state, and searches for work: after
+every (re)connect, when a notification is doubtful, when none follows a terminal update, and every few hours.
+Replies whose token is not open, and notifications of executions that are finished here, are dropped before any row
+of the table sees them: nothing late or doubled starts anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from thingjobs.jobs import (
+    Connected,
+    Described,
+    Disconnected,
+    ListChanged,
+    NextChanged,
+    Pending,
+    Refused,
+    Updated,
+)
+from thingjobs.machine import look
+from thingjobs.machine.events import (
+    Doubted,
+    Due,
+    Finished,
+    Judged,
+    LinkUp,
+    NotSaved,
+    NotSpawned,
+    Progressed,
+    Resumed,
+    Spawned,
+    Stop,
+    Unanswered,
+)
+from thingjobs.machine.report import owe
+from thingjobs.machine.state import Job, LookTimer, State, Timer
+from thingjobs.machine.table import TABLE
+from thingjobs.machine.turn import Turn
+from thingjobs.model import Code, Phase, Result, Status
+from thingjobs.policy import EXPECT_NEXT_WITHIN, LOOK_EVERY, MAX_REMEMBERED, spread
+
+if TYPE_CHECKING:
+    from thingjobs.machine.effects import Effect
+    from thingjobs.machine.events import Event, JobEvent
+    from thingjobs.machine.state import Now
+    from thingjobs.model import Identity
+
+
+def step(state: State, event: Event, now: Now) -> tuple[State, tuple[Effect, ...]]:  # noqa: C901, PLR0912 - one case an event
+    """Return the state after `event`, and the effects to carry out in order. Pure.
+
+    Args:
+        state: as it is.
+        event: what happened.
+        now: one reading of the clocks.
+    """
+    turn = Turn(state, now)
+    match event:
+        case Connected():
+            _connected(turn)
+        case Disconnected():
+            _disconnected(turn, event)
+        case NextChanged():
+            _next_changed(turn, event)
+        case ListChanged():
+            _list_changed(turn, event)
+        case Pending() | Described() | Updated() | Refused():
+            _replied(turn, event)
+        case Stop():
+            turn.change(stopping=event.how)
+            _tell_all(turn, event)
+        case Due(timer, None):
+            _look_due(turn, timer)
+        case Due():
+            _due(turn, event)
+        case Resumed(record):
+            _give(turn, Job(record=record), event)
+        case Judged() | Spawned() | NotSpawned() | Progressed() | Finished() | NotSaved():
+            job = turn.state.jobs.get(event.identity)
+            if job is not None:
+                _give(turn, job, event)
+        case _:
+            assert_never(event)
+    look.take_offer(turn)
+    return turn.state, tuple(turn.effects)
+
+
+# --- one execution ------------------------------------------------------------------------------------------------
+
+
+def _give(turn: Turn, job: Job, event: JobEvent) -> None:
+    """Let the table work out what `event` does to `job`."""
+    row = TABLE[job.phase].get(type(event))
+    if row is None:
+        _quarantine(turn, job, event)
+        return
+    before = job.phase
+    after = row.rule(turn, job, event)
+    jobs = {identity: other for identity, other in turn.state.jobs.items() if identity != job.identity}
+    if after is not None and after.phase is not Phase.DONE:
+        turn.change(jobs={**jobs, job.identity: after})
+        return
+    turn.change(jobs=jobs)
+    if after is None:
+        look.ask_later(turn, before)
+        return
+    _remember(turn, job.identity)
+    turn.change(timers={**turn.state.timers, LookTimer.EXPECT: turn.now.clock + EXPECT_NEXT_WITHIN})
+
+
+def _quarantine(turn: Turn, job: Job, event: JobEvent) -> None:
+    """A pair without a row is a defect of ours: this execution ends as FAILED, the agent goes on."""
+    reason = f"the agent does not know what {type(event).__name__} means while {job.phase}"
+    turn.note(f"{reason}; please report this", job.identity, warning=True)
+    if job.phase in (Phase.DONE, Phase.REPORTING) or not job.record.claim:
+        return
+    after = owe(turn, job, Result(Status.FAILED, Code.AGENT_DEFECT, reason))
+    turn.change(jobs={**turn.state.jobs, job.identity: after})
+
+
+def _remember(turn: Turn, identity: Identity) -> None:
+    kept = (*turn.state.remembered, identity)[-MAX_REMEMBERED:]
+    deferrals = {other: tries for other, tries in turn.state.deferrals.items() if other != identity}
+    turn.change(remembered=kept, deferrals=deferrals)
+
+
+def _due(turn: Turn, event: Due) -> None:
+    job = turn.state.jobs.get(event.identity) if event.identity else None
+    timer = event.timer
+    if job is None or not isinstance(timer, Timer) or timer not in job.timers:
+        return
+    job = job.without(timer)
+    _give(turn, job, Unanswered() if timer is Timer.REPLY else event)
+
+
+def _tell_all(turn: Turn, event: JobEvent) -> None:
+    for job in tuple(turn.state.jobs.values()):
+        _give(turn, job, event)
+
+
+# --- the connection -----------------------------------------------------------------------------------------------
+
+
+def _connected(turn: Turn) -> None:
+    """Claims and results go first, then the search."""
+    turn.change(connected_at=turn.now.clock)
+    _tell_all(turn, LinkUp())
+    look.ask(turn)
+    turn.change(timers={**turn.state.timers, LookTimer.PERIODIC: turn.now.clock + spread(LOOK_EVERY, turn.roll())})
+
+
+def _disconnected(turn: Turn, event: Disconnected) -> None:
+    was_up = turn.connected
+    turn.change(connected_at=None, look=None, timers={}, offer=None)
+    if was_up:
+        turn.note(f"connection lost: {event.reason}", warning=True)
+    else:
+        turn.note(f"cannot connect: {event.reason}", warning=True)
+    for job in tuple(turn.state.jobs.values()):
+        if job.open is not None:
+            _give(turn, job, Unanswered())
+
+
+def _look_due(turn: Turn, timer: object) -> None:
+    if not isinstance(timer, LookTimer) or timer not in turn.state.timers:
+        return
+    turn.change(timers={key: at for key, at in turn.state.timers.items() if key is not timer})
+    look.on_due(turn, timer)
+
+
+# --- messages -----------------------------------------------------------------------------------------------------
+
+
+def _replied(turn: Turn, event: Pending | Described | Updated | Refused) -> None:
+    """Give a reply to whom it belongs by its token; one that nobody waits for is dropped."""
+    if turn.state.look is not None and event.token == turn.state.look.token:
+        look.on_reply(turn, event)
+        return
+    for job in turn.state.jobs.values():
+        if job.open is not None and job.open.token == event.token:
+            if not isinstance(event, Pending):
+                _give(turn, job, event)
+            return
+
+
+def _next_changed(turn: Turn, event: NextChanged) -> None:
+    """The head of the queue is another one: an offer, and a doubt about what we are busy with."""
+    timers = {key: at for key, at in turn.state.timers.items() if key is not LookTimer.EXPECT}
+    execution = event.execution
+    if execution is not None and execution.identity in turn.state.remembered:
+        return
+    turn.change(timers=timers, offer=execution)
+    for job in tuple(turn.state.jobs.values()):
+        if execution is None or execution.identity != job.identity:
+            _give(turn, job, Doubted())
+
+
+def _list_changed(turn: Turn, event: ListChanged) -> None:
+    """The list tells of queued executions, and by silence of ended ones."""
+    shown = {summary.identity for summary in (*event.in_progress, *event.queued)}
+    for job in tuple(turn.state.jobs.values()):
+        if job.identity not in shown:
+            _give(turn, job, Doubted())
+    waiting = shown.difference(turn.state.remembered, turn.state.jobs, turn.state.foreign)
+    if waiting and LookTimer.EXPECT not in turn.state.timers and turn.connected and not turn.state.jobs:
+        # `notify-next` follows when the head changed; when it does not, it was lost.
+        turn.change(timers={**turn.state.timers, LookTimer.EXPECT: turn.now.clock + EXPECT_NEXT_WITHIN})

@@ -1,0 +1,301 @@
+"""From an offer to a claim that is ours: judging, checking, deferring, refusing, claiming."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from thingjobs.jobs import Refusal
+from thingjobs.machine.effects import Forget, Judge, Save
+from thingjobs.machine.report import Match, adopted, ask, can_send, compare, owe, retry, update
+from thingjobs.machine.state import NO_PLAN, Job, Kind, Timer
+from thingjobs.machine.verbs import begin, failure, on_finished, on_not_spawned, start
+from thingjobs.machine.watch import on_doubted, on_link_up
+from thingjobs.model import Code, Execution, Phase, Plan, Record, Result, Status, Verb
+from thingjobs.policy import SAVE_RETRY_CAP, backoff, defer
+
+if TYPE_CHECKING:
+    from thingjobs.jobs import Described, Refused, Updated
+    from thingjobs.machine.events import (
+        Doubted,
+        Due,
+        Ending,
+        Finished,
+        Judged,
+        LinkUp,
+        NotSaved,
+        NotSpawned,
+        Resumed,
+        Unanswered,
+    )
+    from thingjobs.machine.turn import Turn
+
+
+def offered(turn: Turn, execution: Execution) -> Job:
+    """Take a queued execution under consideration; nothing is told to the service yet."""
+    record = Record(
+        identity=execution.identity,
+        phase=Phase.OFFERED,
+        claim="",
+        version=execution.version,
+        plan=NO_PLAN,
+        document=execution.document or {},
+    )
+    turn.do(Judge(execution))
+    return Job(record=record, execution=execution)
+
+
+# --- OFFERED ------------------------------------------------------------------------------------------------------
+
+
+def on_judged(turn: Turn, job: Job, event: Judged) -> Job | None:
+    """The document is understood, or this device must refuse it."""
+    if isinstance(event.verdict, Result):
+        return refuse(turn, job, event.verdict)
+    job = job.with_(plan=event.verdict)
+    if Verb.CHECK in event.verdict.verbs:
+        return begin(turn, job, Verb.CHECK)
+    return claim(turn, _would(job, "run") if event.verdict.check_only else job)
+
+
+# --- CHECKING before the claim, DEFERRED --------------------------------------------------------------------------
+
+
+def on_checked(turn: Turn, job: Job, event: Finished) -> Job | None:
+    """`check` answered before the claim."""
+    job = job.with_(running=None, verb=None).without(Timer.VERB, Timer.STALL)
+    details = {**job.record.details, **job.heard.details, **event.ending.details}
+    return _after_check(turn, job.with_(details=details), event.ending)
+
+
+def _after_check(turn: Turn, job: Job, ending: Ending) -> Job | None:
+    only = job.record.plan.check_only
+    if job.stop_why or ending.code is None:
+        code, reason = failure(job, Verb.CHECK, ending)
+        return claim(turn, job.with_(result=Result(Status.FAILED, code, reason)))
+    match ending.code:
+        case 0:
+            return claim(turn, _would(job, "run") if only else job)
+        case 10:
+            return claim(turn, _would(job, "nothing") if only else job.with_(result=Result(Status.SUCCEEDED)))
+        case 75 if only:
+            return claim(turn, _would(job, "wait"))
+        case 75:
+            return put_off(turn, job, ending.reason or "the handler's check says: not now")
+        case status:
+            reason = ending.reason or f"check exited with status {status}"
+            return refuse(turn, job, Result(Status.REJECTED, Code.CHECK_REJECTED, reason))
+
+
+def _would(job: Job, what: str) -> Job:
+    return job.with_(result=Result(Status.SUCCEEDED), details={**job.record.details, "would": what})
+
+
+def put_off(turn: Turn, job: Job, why: str) -> Job:
+    """Leave the execution QUEUED and look at it again later; it keeps its place."""
+    tries = turn.state.deferrals.get(job.identity, 0) + 1
+    turn.change(deferrals={**turn.state.deferrals, job.identity: tries})
+    turn.note(f"waits: {why}", job.identity)
+    return job.with_(phase=Phase.DEFERRED, note=why, verb=None).at(Timer.DEFER, turn.now.clock + defer(tries))
+
+
+def on_deferred_due(turn: Turn, job: Job, event: Due) -> None:
+    """Ask the service again: the head may be another one by now. Dropping the job makes the core look."""
+
+
+def on_deferred_doubted(turn: Turn, job: Job, event: object) -> None:
+    """What waits is not the head any more: drop it."""
+
+
+# --- REFUSING -----------------------------------------------------------------------------------------------------
+
+
+def refuse(turn: Turn, job: Job, result: Result) -> Job:
+    """Send REJECTED from QUEUED; it never becomes IN_PROGRESS and is not journalled."""
+    turn.note(f"refused: {result.reason}", job.identity)
+    return send_refusal(turn, job.with_(phase=Phase.REFUSING, result=result, verb=None))
+
+
+def send_refusal(turn: Turn, job: Job, event: object = None) -> Job:  # noqa: ARG001 - a row for several events
+    """Send the refusal when it can be sent."""
+    result = job.record.result
+    if result is None or not can_send(turn, job):
+        return job
+    job = job.with_(claim=job.record.claim or turn.mint())
+    return update(turn, job, Kind.REFUSE, result.status, {"code": result.code or "", "reason": result.reason})
+
+
+def on_refusal_updated(turn: Turn, job: Job, event: Updated) -> Job:  # noqa: ARG001
+    """The service took the refusal."""
+    return job.with_(phase=Phase.DONE, finished_at=turn.now.wall)
+
+
+def on_refusal_refused(turn: Turn, job: Job, event: Refused) -> Job | None:
+    """The service did not take it: somebody was faster, or it wants less, or later."""
+    job = adopted(job, event)
+    match event.code:
+        case Refusal.INVALID_REQUEST if not job.minimal:
+            return send_refusal(turn, job.with_(minimal=True))
+        case Refusal.REQUEST_THROTTLED | Refusal.INTERNAL_ERROR | Refusal.UNKNOWN:
+            return retry(turn, job)
+        case Refusal.INVALID_REQUEST:
+            turn.note(f"the service will not take the refusal: {event.message}", job.identity, warning=True)
+            return job.with_(phase=Phase.DONE, finished_at=turn.now.wall)
+        case _:
+            return None
+
+
+# --- CLAIMING -----------------------------------------------------------------------------------------------------
+
+
+def claim(turn: Turn, job: Job) -> Job:
+    """Write down what is claimed and with which mark, then claim it."""
+    job = job.with_(phase=Phase.CLAIMING, claim=turn.mint(), verb=None, process=None, tries=0)
+    turn.do(Save(job.record))
+    return send_claim(turn, job)
+
+
+def send_claim(turn: Turn, job: Job, event: object = None) -> Job:  # noqa: ARG001 - a row for several events
+    """Send IN_PROGRESS: exclusive by its version, and asking for the document with fresh URLs."""
+    if not can_send(turn, job):
+        return job
+    return update(turn, job, Kind.CLAIM, Status.IN_PROGRESS, {}, with_document=True)
+
+
+def on_claimed(turn: Turn, job: Job, event: Updated) -> Job:
+    """The claim is ours. A document that came anew is judged anew: its URLs are fresh."""
+    return _claimed(turn, adopted(job, event).with_(tries=0), event.document)
+
+
+def _claimed(turn: Turn, job: Job, document: dict[str, object] | None) -> Job:
+    record = job.record
+    if document is None or document == record.document or record.result is not None:
+        return start(turn, job)
+    turn.do(Judge(Execution(record.identity, Status.IN_PROGRESS, record.version, document=document)))
+    return job.with_(document=document)
+
+
+def on_judged_again(turn: Turn, job: Job, event: Judged) -> Job:
+    """The document that came with the claim is understood, or is one that this device cannot carry out."""
+    if isinstance(event.verdict, Plan):
+        return start(turn, job.with_(plan=event.verdict))
+    return owe(turn, job, event.verdict)
+
+
+def on_claim_refused(turn: Turn, job: Job, event: Refused) -> Job | None:
+    """The claim was refused: ours already, somebody else's, gone, or later."""
+    job = adopted(job, event)
+    if event.state is not None:
+        return _on_stored_claim(turn, job, event)
+    match event.code:
+        case Refusal.INVALID_REQUEST if not job.minimal:
+            return send_claim(turn, job.with_(minimal=True))
+        case Refusal.REQUEST_THROTTLED | Refusal.INTERNAL_ERROR | Refusal.UNKNOWN:
+            return retry(turn, job)
+        case _:
+            drop(turn, job, f"{event.text} {event.message}")
+            return None
+
+
+def _on_stored_claim(turn: Turn, job: Job, event: Refused) -> Job | None:
+    assert event.state is not None
+    match compare(job, event.state, Status.IN_PROGRESS):
+        case Match.OURS:
+            return ask(turn, job, with_document=True)
+        case _:
+            drop(turn, job, f"it is {event.state.status} now")
+            return None
+
+
+def on_claim_described(turn: Turn, job: Job, event: Described) -> Job | None:
+    """After a lost reply or a restart: is the claim ours?"""
+    job = job.with_(open=None).without(Timer.REPLY)
+    found = event.execution
+    if found is None or found.identity != job.identity or found.status.terminal:
+        drop(turn, job, "it is over")
+        return None
+    job = job.with_(version=found.version)
+    if found.status is Status.QUEUED:
+        return send_claim(turn, job)
+    if found.details.get("claim") != job.record.claim and not job.minimal:
+        drop(turn, job, "another agent was faster")
+        return None
+    return _claimed(turn, job, found.document)
+
+
+def drop(turn: Turn, job: Job, why: str = "") -> None:
+    """Forget an execution that is not ours; dropping it makes the core look again."""
+    if why:
+        turn.note(f"not claimed: {why}", job.identity)
+    turn.do(Forget(job.identity))
+
+
+def on_claim_unanswered(turn: Turn, job: Job, event: Unanswered) -> Job:  # noqa: ARG001
+    """The claim may have been applied or not: send it again; the version check tells."""
+    job = job.with_(open=None).without(Timer.REPLY)
+    return retry(turn, job) if turn.connected else job
+
+
+def on_claim_due(turn: Turn, job: Job, event: Due) -> Job:
+    """Try again: to write the journal, or to claim."""
+    if event.timer is Timer.SAVE:
+        turn.do(Save(job.record))
+    return send_claim(turn, job)
+
+
+def on_claim_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
+    """No journal, no claim: the execution stays QUEUED in the cloud until the state can be written."""
+    turn.note(f"waits: the journal cannot be written: {event.reason}", job.identity, warning=True)
+    tries = job.save_tries + 1
+    wait = backoff(tries, 1.0, cap=SAVE_RETRY_CAP)
+    job = job.with_(open=None, save_tries=tries, note=event.reason).without(Timer.REPLY, Timer.RENEW)
+    return job.at(Timer.SAVE, turn.now.clock + wait)
+
+
+def on_claim_resumed(turn: Turn, job: Job, event: Resumed) -> Job:  # noqa: ARG001
+    """The agent ended between the claim and its reply: ask whether it is ours."""
+    return ask(turn, job, with_document=True)
+
+
+def on_claim_link_up(turn: Turn, job: Job, event: LinkUp) -> Job:  # noqa: ARG001
+    """The service is back. A claim that came out of the journal is asked for, a new one is sent (again)."""
+    return send_claim(turn, job) if job.execution else ask(turn, job, with_document=True)
+
+
+# --- an execution that runs although the journal does not know it -------------------------------------------------
+
+
+def unknown_of_ours(turn: Turn, execution: Execution) -> Job:
+    """An execution carries our mark, but the journal is gone: what happened to it cannot be known."""
+    record = Record(
+        identity=execution.identity,
+        phase=Phase.CLAIMING,
+        claim=execution.details.get("claim", ""),
+        version=execution.version,
+        plan=NO_PLAN,
+        document=execution.document or {},
+    )
+    reason = "the agent's journal of this execution is gone; whether the job ran is unknown"
+    return owe(turn, Job(record=record), Result(Status.FAILED, Code.INTERRUPTED, reason))
+
+
+def on_check_finished(turn: Turn, job: Job, event: Finished) -> Job | None:
+    """`check` ended: before the claim, or after an interrupted `apply` of a claimed execution."""
+    return on_finished(turn, job, event) if job.record.claim else on_checked(turn, job, event)
+
+
+def on_check_not_spawned(turn: Turn, job: Job, event: NotSpawned) -> Job:
+    """`check` could not be started: that is a failure to report, so the execution is claimed for it."""
+    if job.record.claim:
+        return on_not_spawned(turn, job, event)
+    result = Result(Status.FAILED, Code.HANDLER_START, f"check could not be started: {event.reason}")
+    return claim(turn, job.with_(running=None, result=result))
+
+
+def on_check_doubted(turn: Turn, job: Job, event: Doubted) -> Job:
+    """The head is another one: of a claim that is not made yet, the version check will tell."""
+    return on_doubted(turn, job, event) if job.record.claim else job
+
+
+def on_check_link_up(turn: Turn, job: Job, event: LinkUp) -> Job:
+    """The service is back."""
+    return on_link_up(turn, job, event) if job.record.claim else job

@@ -1,0 +1,279 @@
+"""Telling the service: updates, owed results, and what its refusals mean."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from thingjobs.jobs import Describe, Refusal, Refused, Update, Updated
+from thingjobs.machine.effects import Clean, Save
+from thingjobs.machine.state import Kind, Timer
+from thingjobs.model import Phase, Result, Status
+from thingjobs.policy import (
+    FIRST_PROGRESS_AFTER,
+    REBOOT_STEP_TIMEOUT_MINUTES,
+    SAVE_RETRY_CAP,
+    TIMER_SLACK,
+    backoff,
+)
+
+if TYPE_CHECKING:
+    from thingjobs.jobs import State as Stored
+    from thingjobs.machine.events import Due, LinkUp, NotSaved, Resumed, Unanswered
+    from thingjobs.machine.state import Job
+    from thingjobs.machine.turn import Turn
+
+
+# --- what is sent -------------------------------------------------------------------------------------------------
+
+
+def update(
+    turn: Turn, job: Job, kind: Kind, status: Status, ours: dict[str, str], *, with_document: bool = False
+) -> Job:
+    """Send UpdateJobExecution for `job` with the complete set of details and the step timer renewed."""
+    record = job.record
+    details = turn.details(job, ours)
+    minutes = None if status.terminal else step_timeout(turn, job)
+    request = Update(
+        token=turn.mint(),
+        job_id=record.identity.job_id,
+        number=record.identity.number,
+        expected_version=record.version,
+        status=status,
+        details=details,
+        step_timeout_minutes=minutes,
+        with_document=with_document,
+    )
+    job = turn.send(job, kind, request, details)
+    return renewed(turn, job, minutes) if minutes else job
+
+
+def step_timeout(turn: Turn, job: Job) -> int:
+    """Return the minutes to ask for: a reboot needs an hour at least."""
+    minutes = turn.settings.step_timeout_minutes
+    return max(minutes, REBOOT_STEP_TIMEOUT_MINUTES) if job.phase is Phase.REBOOTING else minutes
+
+
+def renewed(turn: Turn, job: Job, minutes: int) -> Job:
+    """Remember that the step timer starts again now."""
+    clock = turn.now.clock
+    return job.with_(step_until=clock + minutes * 60).at(Timer.RENEW, clock + turn.settings.renew_after)
+
+
+def progress_text(job: Job) -> dict[str, str]:
+    """Return the detail `progress`: percent and message as one text."""
+    percent = "" if job.heard.percent is None else f"{job.heard.percent:g}%"
+    text = f"{percent} {job.heard.message}".strip()
+    return {"progress": text} if text else {}
+
+
+def send_progress(turn: Turn, job: Job) -> Job:
+    """Tell the service how far the handler is; a sign of life as well. Never resent."""
+    gap = min(turn.settings.progress_interval, max(job.gap * 2, FIRST_PROGRESS_AFTER))
+    job = update(turn, job, Kind.PROGRESS, Status.IN_PROGRESS, progress_text(job))
+    return job.with_(gap=gap, heard=replace(job.heard, news=False)).at(Timer.PROGRESS, turn.now.clock + gap)
+
+
+def ask(turn: Turn, job: Job, *, with_document: bool) -> Job:
+    """Ask the service how the execution stands."""
+    if not can_send(turn, job):
+        return job
+    identity = job.identity
+    return turn.send(job, Kind.ASK, Describe(turn.mint(), identity.job_id, identity.number, with_document))
+
+
+def can_send(turn: Turn, job: Job) -> bool:
+    """Return whether an update of `job` can go out now."""
+    return turn.connected and job.open is None and job.record.ended is None and not job.record.cancelled
+
+
+# --- the result ---------------------------------------------------------------------------------------------------
+
+
+def owe(turn: Turn, job: Job, result: Result) -> Job:
+    """Write the result and that it is owed, in one write; then send it."""
+    record = job.record
+    if record.cancelled or record.ended:
+        return close(turn, job.with_(result=result), late=_ended_first(job, result))
+    job = job.with_(
+        phase=Phase.REPORTING,
+        result=result,
+        owed=True,
+        verb=None,
+        process=None,
+        again=None,
+        running=None,
+        tries=0,
+    ).without(*(timer for timer in job.timers if timer is not Timer.REPLY))
+    turn.do(Save(job.record))
+    return send_result(turn, job)
+
+
+def send_result(turn: Turn, job: Job) -> Job:
+    """Send the owed result, unless a request is open: its reply brings the version that this one needs."""
+    result = job.record.result
+    if result is None or not can_send(turn, job):
+        return job
+    ours = {"code": result.code or "", "reason": result.reason}
+    return update(turn, job, Kind.REPORT, result.status, ours)
+
+
+def close(turn: Turn, job: Job, late: str = "") -> Job:
+    """Finish with an execution: nothing is owed any more, and it never starts again."""
+    if late:
+        turn.note(late, job.identity, warning=True)
+    done = job.with_(
+        phase=Phase.DONE,
+        owed=False,
+        verb=None,
+        process=None,
+        late=late,
+        finished_at=turn.now.wall,
+        running=None,
+    )
+    turn.do(Save(done.record), Clean(done.identity))
+    return done
+
+
+def _ended_first(job: Job, result: Result) -> str:
+    status = job.record.ended
+    return f"the service ended this execution first ({status or 'it is gone'}); here it is {result.status}"
+
+
+# --- replies ------------------------------------------------------------------------------------------------------
+
+
+class Match(Enum):
+    """What the stored state says of a request that was refused or got no reply."""
+
+    #: It holds what we sent: the reply was lost.
+    SENT = 1
+    #: It is in progress with our claim, at another version.
+    OURS = 2
+    #: Somebody else's claim is on it, or it is queued.
+    FOREIGN = 3
+    #: It is terminal, and not as we reported.
+    ENDED = 4
+
+
+def compare(job: Job, stored: Stored, sent: Status) -> Match:
+    """Compare what is stored with what was sent: the status and our claim."""
+    claim = stored.details.get("claim")
+    ours = claim == job.record.claim or (claim is None and job.minimal)
+    if stored.status is sent and sent.terminal and ours:
+        return Match.SENT
+    if stored.status.terminal:
+        return Match.ENDED
+    return Match.OURS if stored.status is Status.IN_PROGRESS and ours else Match.FOREIGN
+
+
+def adopted(job: Job, event: Updated | Refused) -> Job:
+    """Return the job with its request closed and the version that the reply told."""
+    closed = job.with_(open=None).without(Timer.REPLY)
+    if event.state is not None:
+        return closed.with_(version=event.state.version)
+    return closed.with_(version=job.record.version + 1) if isinstance(event, Updated) else closed
+
+
+def retry(turn: Turn, job: Job) -> Job:
+    """Try the present request again after a while; for ever."""
+    tries = job.tries + 1
+    return job.with_(tries=tries).at(Timer.RETRY, turn.now.clock + backoff(tries, turn.roll()))
+
+
+def timed_out(turn: Turn, job: Job) -> bool:
+    """Return whether one of the service's timers may have fired, as far as we know them."""
+    known = min(job.step_until, job.deadline if job.deadline is not None else job.step_until)
+    return turn.now.clock >= known - TIMER_SLACK
+
+
+# --- rows of the table: REPORTING ---------------------------------------------------------------------------------
+
+
+def on_updated(turn: Turn, job: Job, event: Updated) -> Job:
+    """The service accepted an update: the result is delivered, or its turn has come."""
+    delivered = job.open is not None and job.open.kind is Kind.REPORT
+    job = adopted(job, event)
+    return close(turn, job) if delivered else send_result(turn, job)
+
+
+def on_refused(turn: Turn, job: Job, event: Refused) -> Job:
+    """The service refused an update while a result is owed."""
+    result = job.record.result
+    assert result is not None
+    job = adopted(job, event)
+    if event.state is not None:
+        return _on_stored(turn, job, event.state, result)
+    match event.code:
+        case Refusal.INVALID_STATE_TRANSITION | Refusal.TERMINAL_STATE_REACHED | Refusal.RESOURCE_NOT_FOUND:
+            if job.record.unanswered and event.code is not Refusal.RESOURCE_NOT_FOUND:
+                turn.note("an earlier report went unanswered and was applied, it seems", job.identity)
+                return close(turn, job)
+            return close(turn, job, late=_ended_first(job, result))
+        case Refusal.INVALID_REQUEST if not job.minimal:
+            turn.note(f"the service refused our status details: {event.message}", job.identity, warning=True)
+            return send_result(turn, job.with_(minimal=True))
+        case Refusal.INVALID_REQUEST:
+            return close(turn, job, late=f"the service refused the result {result.status} as invalid: {event.message}")
+        case _:
+            return retry(turn, job)
+
+
+def _on_stored(turn: Turn, job: Job, stored: Stored, result: Result) -> Job:
+    match compare(job, stored, result.status):
+        case Match.SENT:
+            return close(turn, job)
+        case Match.OURS:
+            # At once the first time; a second mismatch in a row waits like any other failure.
+            return retry(turn, job) if job.tries else send_result(turn, job.with_(tries=1))
+        case Match.FOREIGN:
+            late = f"another agent holds this execution ({stored.status}); here it is {result.status}"
+            return close(turn, job, late=late)
+        case Match.ENDED:
+            return close(
+                turn,
+                job.with_(ended=stored.status),
+                late=_ended_first(job.with_(ended=stored.status), result),
+            )
+
+
+def on_described(turn: Turn, job: Job, event: object) -> Job:  # noqa: ARG001 - the reply only frees the way
+    """A question that was open when the result was saved is answered."""
+    return send_result(turn, job.with_(open=None).without(Timer.REPLY))
+
+
+def on_unanswered(turn: Turn, job: Job, event: Unanswered) -> Job:  # noqa: ARG001
+    """The report may have been applied or not: remember that, and send it again."""
+    sent = job.open is not None and job.open.kind is Kind.REPORT
+    job = job.with_(open=None).without(Timer.REPLY)
+    if sent and not job.record.unanswered:
+        job = job.with_(unanswered=True)
+        turn.do(Save(job.record))
+    return retry(turn, job) if turn.connected else job
+
+
+def on_due(turn: Turn, job: Job, event: Due) -> Job:
+    """It is time to try again."""
+    if event.timer is Timer.SAVE:
+        turn.do(Save(job.record))
+        return job
+    return send_result(turn, job)
+
+
+def on_link_up(turn: Turn, job: Job, event: LinkUp) -> Job:  # noqa: ARG001
+    """The service is back: what is owed goes first."""
+    return send_result(turn, job)
+
+
+def on_resumed(turn: Turn, job: Job, event: Resumed) -> Job:  # noqa: ARG001
+    """The agent ended while a result was owed: an attempt may have been sent and applied."""
+    return job.with_(unanswered=True)
+
+
+def on_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
+    """The result cannot be written down: it is reported all the same, and the journal is tried again."""
+    turn.note(f"the journal cannot be written: {event.reason}", job.identity, warning=True)
+    turn.do(*(effect for effect in event.withheld if not isinstance(effect, Save)))
+    tries = job.save_tries + 1
+    return job.with_(save_tries=tries).at(Timer.SAVE, turn.now.clock + backoff(tries, 1.0, cap=SAVE_RETRY_CAP))

@@ -1,0 +1,187 @@
+"""The one transition table: what happens to an execution in each phase, for each kind of event.
+
+Everything about transitions stands here; what the rows do stands in `claim`, `verbs`, `watch` and `report`. A pair
+that has no row is a defect: the tests fail on it, and at run time that execution is quarantined while the agent
+goes on. `to` names every phase in which a row may leave the execution; the tests hold the rows to it, and the
+diagram in agent/README.md is drawn from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from thingjobs.jobs import Described, Refused, Updated
+from thingjobs.machine import claim, report, verbs, watch
+from thingjobs.machine.events import (
+    Doubted,
+    Due,
+    Finished,
+    Judged,
+    LinkUp,
+    NotSaved,
+    NotSpawned,
+    Progressed,
+    Resumed,
+    Spawned,
+    Stop,
+    Unanswered,
+)
+from thingjobs.model import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from thingjobs.machine.state import Job
+    from thingjobs.machine.turn import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One cell of the table.
+
+    Attributes:
+        rule: works out the new job; None means that the execution is not ours any more, or not for now.
+        to: the phases in which it may leave the execution, in addition to the one it is in.
+        gone: it may drop the execution: not claimed, or not for now.
+    """
+
+    rule: Callable[[Turn, Job, Any], Job | None]
+    to: frozenset[Phase] = frozenset()
+    gone: bool = False
+
+
+def _row(rule: Callable[[Turn, Job, Any], Job | None], *to: Phase, gone: bool = False) -> Row:
+    return Row(rule, frozenset(to), gone)
+
+
+def _ignore(turn: Turn, job: Job, event: object) -> Job:  # noqa: ARG001 - nothing happens, on purpose
+    return job
+
+
+P = Phase
+IGNORE = _row(_ignore)
+#: Where an execution may go from a verb that ended well, badly, or wants a reboot.
+_NEXT = (P.APPLYING, P.VERIFYING, P.COMMITTING, P.ROLLING_BACK, P.REBOOTING, P.REPORTING, P.DONE)
+_FAIL = (P.ROLLING_BACK, P.REPORTING, P.DONE)
+_FROM_JUDGE = (P.CHECKING, P.CLAIMING, P.REFUSING)
+_STARTED = (P.PREPARING, P.APPLYING, P.REPORTING)
+
+#: The same for every phase in which a verb of a claimed execution runs or waits to run.
+_RUNNING: Mapping[type, Row] = {
+    Spawned: _row(verbs.on_spawned),
+    NotSpawned: _row(verbs.on_not_spawned, *_FAIL),
+    Progressed: _row(verbs.on_progressed),
+    Finished: _row(verbs.on_finished, *_NEXT),
+    Updated: _row(watch.on_updated),
+    Described: _row(watch.on_described, P.ROLLING_BACK, P.DONE),
+    Refused: _row(watch.on_refused, P.ROLLING_BACK, P.DONE),
+    Unanswered: _row(watch.on_unanswered),
+    Doubted: _row(watch.on_doubted),
+    Due: _row(verbs.on_due, *_FAIL, P.CHECKING),
+    LinkUp: _row(watch.on_link_up),
+    Resumed: _row(verbs.on_resumed, *_FAIL, P.CHECKING, P.VERIFYING, P.APPLYING),
+    NotSaved: _row(verbs.on_not_saved),
+    Stop: _row(verbs.on_stop),
+}
+
+TABLE: Mapping[Phase, Mapping[type, Row]] = {
+    P.OFFERED: {
+        Judged: _row(claim.on_judged, *_FROM_JUDGE),
+        LinkUp: IGNORE,
+        Doubted: _row(claim.on_deferred_doubted, gone=True),
+        Stop: IGNORE,
+    },
+    P.CHECKING: {
+        # Before the claim, and again after an interrupted apply; `checked` tells the two apart.
+        Spawned: _row(verbs.on_spawned),
+        NotSpawned: _row(claim.on_check_not_spawned, P.CLAIMING, *_FAIL),
+        Progressed: _row(verbs.on_progressed),
+        Finished: _row(claim.on_check_finished, P.CLAIMING, P.REFUSING, P.DEFERRED, *_NEXT),
+        Due: _row(verbs.on_due, *_FAIL),
+        Updated: _row(watch.on_updated),
+        Described: _row(watch.on_described, P.ROLLING_BACK, P.DONE),
+        Refused: _row(watch.on_refused, P.ROLLING_BACK, P.DONE),
+        Unanswered: _row(watch.on_unanswered),
+        Doubted: _row(claim.on_check_doubted),
+        LinkUp: _row(claim.on_check_link_up),
+        Resumed: _row(verbs.on_resumed, *_FAIL, P.APPLYING),
+        NotSaved: _row(verbs.on_not_saved),
+        Stop: _row(verbs.on_stop),
+    },
+    P.DEFERRED: {
+        Due: _row(claim.on_deferred_due, gone=True),
+        Doubted: _row(claim.on_deferred_doubted, gone=True),
+        LinkUp: IGNORE,
+        Stop: IGNORE,
+    },
+    P.REFUSING: {
+        Updated: _row(claim.on_refusal_updated, P.DONE),
+        Refused: _row(claim.on_refusal_refused, P.DONE, gone=True),
+        Unanswered: _row(claim.on_claim_unanswered),
+        Due: _row(claim.send_refusal),
+        LinkUp: _row(claim.send_refusal),
+        Doubted: IGNORE,
+        Stop: IGNORE,
+    },
+    P.CLAIMING: {
+        Judged: _row(claim.on_judged_again, *_STARTED),
+        Updated: _row(claim.on_claimed, *_STARTED),
+        Refused: _row(claim.on_claim_refused, gone=True),
+        Described: _row(claim.on_claim_described, *_STARTED, gone=True),
+        Unanswered: _row(claim.on_claim_unanswered),
+        Due: _row(claim.on_claim_due),
+        LinkUp: _row(claim.on_claim_link_up),
+        Doubted: IGNORE,
+        Resumed: _row(claim.on_claim_resumed),
+        NotSaved: _row(claim.on_claim_not_saved),
+        Stop: IGNORE,
+    },
+    P.PREPARING: {
+        **_RUNNING,
+        Described: _row(watch.on_described, P.CANCELLING, P.DONE),
+        Refused: _row(watch.on_refused, P.CANCELLING, P.DONE),
+    },
+    P.APPLYING: _RUNNING,
+    P.VERIFYING: _RUNNING,
+    P.COMMITTING: _RUNNING,
+    P.ROLLING_BACK: _RUNNING,
+    P.REBOOTING: {
+        Updated: _row(watch.on_reboot_told, *_FAIL),
+        Described: _row(watch.on_described, *_FAIL),
+        Refused: _row(watch.on_reboot_refused, *_FAIL),
+        Unanswered: _row(watch.on_reboot_told, *_FAIL),
+        Due: _row(watch.on_reboot_due, *_FAIL),
+        Doubted: _row(watch.on_doubted),
+        LinkUp: IGNORE,
+        Resumed: _row(watch.on_rebooted, *_NEXT, P.PREPARING),
+        NotSaved: _row(watch.on_reboot_not_saved),
+        Stop: IGNORE,
+    },
+    P.CANCELLING: {
+        Finished: _row(verbs.on_finished, P.DONE),
+        Progressed: IGNORE,
+        Updated: IGNORE,
+        Described: IGNORE,
+        Refused: IGNORE,
+        Unanswered: _row(watch.on_unanswered),
+        Due: IGNORE,
+        Doubted: IGNORE,
+        LinkUp: IGNORE,
+        NotSaved: IGNORE,
+        Stop: IGNORE,
+    },
+    P.REPORTING: {
+        Updated: _row(report.on_updated, P.DONE),
+        Refused: _row(report.on_refused, P.DONE),
+        Described: _row(report.on_described),
+        Unanswered: _row(report.on_unanswered),
+        Due: _row(report.on_due),
+        LinkUp: _row(report.on_link_up),
+        Doubted: IGNORE,
+        Progressed: IGNORE,
+        Resumed: _row(report.on_resumed),
+        NotSaved: _row(report.on_not_saved),
+        Stop: IGNORE,
+    },
+}

@@ -1,0 +1,78 @@
+"""One step while it is being worked out: what is known, and the effects decided so far."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from thingjobs.machine.effects import Effect, Note, Send
+from thingjobs.machine.state import Job, Kind, Now, Open, State, Timer
+from thingjobs.model import NOTHING
+from thingjobs.policy import REPLY_TIMEOUT, Settings
+from thingjobs.wire import legal_details
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from thingjobs.jobs import Request
+    from thingjobs.model import Identity
+
+
+class Turn:
+    """The scratch pad of one call of `step`; it never outlives the call.
+
+    Attributes:
+        state: as it stands so far.
+        now: one reading of the clocks, so that all decisions of a step agree.
+        effects: decided so far, in order.
+    """
+
+    def __init__(self, state: State, now: Now) -> None:
+        self.state = state
+        self.now = now
+        self.effects: list[Effect] = []
+
+    @property
+    def settings(self) -> Settings:
+        """What the configuration says."""
+        return self.state.settings
+
+    @property
+    def connected(self) -> bool:
+        """Whether requests can be sent."""
+        return self.state.connected_at is not None
+
+    def do(self, *effects: Effect) -> None:
+        """Decide on `effects`."""
+        self.effects.extend(effects)
+
+    def note(self, text: str, identity: Identity | None = None, *, warning: bool = False) -> None:
+        """Tell people something."""
+        self.do(Note(text, identity, warning))
+
+    def change(self, **changes: object) -> None:
+        """Change fields of the state."""
+        self.state = replace(self.state, **changes)  # type: ignore[arg-type]
+
+    def mint(self) -> str:
+        """Return a string that was never returned before, by any run of the agent."""
+        self.change(minted=self.state.minted + 1)
+        return f"{self.state.nonce}-{self.state.minted}"
+
+    def roll(self) -> float:
+        """Return a number in [0, 1) that other devices do not share."""
+        return zlib.crc32(self.mint().encode()) / 2**32
+
+    def send(self, job: Job, kind: Kind, request: Request, details: Mapping[str, str] = NOTHING) -> Job:
+        """Send `request` for `job`; there is never more than one open request of a job."""
+        self.do(Send(request, job.identity))
+        opened = job.with_(open=Open(request.token, kind, details)).without(Timer.RETRY)
+        return opened.at(Timer.REPLY, self.now.clock + REPLY_TIMEOUT)
+
+    def details(self, job: Job, ours: Mapping[str, str]) -> dict[str, str]:
+        """Return the complete set of status details that an update of `job` carries."""
+        if job.minimal:
+            return {}
+        theirs = {**job.record.details, **job.heard.details}
+        return legal_details({"agent": self.settings.agent, "claim": job.record.claim, **ours}, theirs)

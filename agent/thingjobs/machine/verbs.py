@@ -1,0 +1,426 @@
+"""Running the verbs of a claimed execution: which comes next, what its ending means, what a restart changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from thingjobs.handler import Exit
+from thingjobs.machine.effects import Go, Kill, Reconnect, Run, Save
+from thingjobs.machine.events import Ending, Evidence
+from thingjobs.machine.report import ask, can_send, close, owe, send_progress, update
+from thingjobs.machine.state import PHASE_OF, Job, Kind, Stopping, Timer
+from thingjobs.model import NOTHING, Code, Phase, Result, Status, Verb
+from thingjobs.policy import (
+    FIRST_PROGRESS_AFTER,
+    LEARN_AFTER,
+    MAX_DEATHS_PER_VERB,
+    MAX_REBOOTS,
+    MAX_RUNS_PER_VERB,
+    SAVE_RETRY_CAP,
+    backoff,
+    defer,
+)
+
+if TYPE_CHECKING:
+    from thingjobs.machine.events import (
+        Due,
+        Finished,
+        NotSaved,
+        NotSpawned,
+        Progressed,
+        Resumed,
+        Spawned,
+        Stop,
+    )
+    from thingjobs.machine.turn import Turn
+
+#: The order of the verbs after the claim; `check` and `rollback` stand beside it.
+ORDER = (Verb.PREPARE, Verb.APPLY, Verb.VERIFY, Verb.COMMIT)
+
+
+# --- starting -----------------------------------------------------------------------------------------------------
+
+
+def start(turn: Turn, job: Job) -> Job:
+    """The claim is ours: run the first verb, or report what is known already."""
+    if job.record.result is not None:
+        return owe(turn, job, job.record.result)
+    clock = turn.now.clock
+    job = job.at(Timer.LEARN, clock + LEARN_AFTER).at(Timer.PROGRESS, clock + FIRST_PROGRESS_AFTER)
+    return begin(turn, job, Verb.PREPARE if Verb.PREPARE in job.record.plan.verbs else Verb.APPLY)
+
+
+def begin(turn: Turn, job: Job, verb: Verb, *, rebooted: bool = False) -> Job:
+    """Enter the phase of `verb` and run it; `commit` first wants proof that the service is still reached."""
+    job = job.with_(phase=PHASE_OF[verb], verb=None, process=None, stop_why="", note="", again=verb)
+    if verb is Verb.COMMIT:
+        return _prove_reach(turn, job)
+    return begin_run(turn, job, verb, rebooted=rebooted)
+
+
+def begin_run(turn: Turn, job: Job, verb: Verb, *, rebooted: bool = False) -> Job:
+    """Have the process of `verb` made, unless the agent is ending: then the next one does it."""
+    if turn.state.stopping is not Stopping.NO:
+        return job
+    record = job.record
+    attempt = record.attempts.get(verb, 0) + 1
+    dry = verb is Verb.CHECK and record.plan.check_only
+    turn.do(Run(record, verb, attempt, resumed=attempt > 1, rebooted=rebooted, dry_run=dry))
+    return job.with_(running=verb)
+
+
+def _prove_reach(turn: Turn, job: Job) -> Job:
+    clock = turn.now.clock
+    if job.proof_after is None:
+        job = job.with_(proof_after=clock)
+    job = job.at(Timer.REACH, clock + job.record.plan.limits.reach)
+    opened = turn.state.connected_at
+    if opened is not None and opened > (job.proof_after or 0.0):
+        return job.at(Timer.LEARN, clock)
+    if turn.connected:
+        turn.do(Reconnect())
+    return job
+
+
+def on_reached(turn: Turn, job: Job) -> Job:
+    """Any reply over a connection younger than the change is the proof that `commit` waits for."""
+    opened = turn.state.connected_at
+    waiting = job.phase is Phase.COMMITTING and job.running is None and job.record.verb is None
+    if not waiting or opened is None or job.proof_after is None or opened <= job.proof_after:
+        return job
+    return begin_run(turn, job.without(Timer.REACH).with_(proof_after=None), Verb.COMMIT)
+
+
+# --- the process --------------------------------------------------------------------------------------------------
+
+
+def on_spawned(turn: Turn, job: Job, event: Spawned) -> Job:
+    """The process exists and waits: write down which it is, then let it go."""
+    record = job.record
+    attempts = {**record.attempts, event.verb: record.attempts.get(event.verb, 0) + 1}
+    applied = record.applied or event.verb is Verb.APPLY
+    job = job.with_(verb=event.verb, process=event.process, attempts=attempts, applied=applied, again=None)
+    if job.record.claim:
+        turn.do(Save(job.record))
+    turn.do(Go(job.identity))
+    limits = record.plan.limits
+    job = job.with_(running=event.verb, save_tries=0).at(Timer.VERB, turn.now.clock + limits.of(event.verb))
+    return job.at(Timer.STALL, turn.now.clock + limits.stall) if limits.stall else job
+
+
+def on_not_spawned(turn: Turn, job: Job, event: NotSpawned) -> Job:
+    """The process could not be made: the same as a verb that failed."""
+    job = job.with_(running=None, again=None)
+    return fail(turn, job, Code.HANDLER_START, f"{event.verb} could not be started: {event.reason}")
+
+
+def on_progressed(turn: Turn, job: Job, event: Progressed) -> Job:
+    """The handler lives; what it says goes out when its time has come."""
+    heard = job.heard
+    news = bool(event.message or event.details or event.percent is not None)
+    heard = replace(
+        heard,
+        percent=heard.percent if event.percent is None else event.percent,
+        message=event.message or heard.message,
+        details={**heard.details, **event.details},
+        news=heard.news or news,
+    )
+    job = job.with_(heard=heard)
+    if Timer.STALL in job.timers:
+        job = job.at(Timer.STALL, turn.now.clock + (job.record.plan.limits.stall or 0.0))
+    if heard.news and Timer.PROGRESS not in job.timers and can_send(turn, job):
+        return send_progress(turn, job)
+    return job
+
+
+def on_finished(turn: Turn, job: Job, event: Finished) -> Job:
+    """A verb ended: what comes next depends on which it was and how it ended."""
+    if event.verb is not job.running:
+        return job
+    details = {**job.record.details, **job.heard.details, **event.ending.details}
+    heard = replace(job.heard, details=NOTHING)
+    job = job.with_(running=None, details=details, heard=heard).without(Timer.VERB, Timer.STALL)
+    if job.record.cancelled and event.verb in (Verb.PREPARE, Verb.APPLY, Verb.VERIFY, Verb.CHECK):
+        return undo(turn, job)
+    if job.phase is Phase.CANCELLING:
+        return close(turn, job, late="the service ended this execution; nothing was changed")
+    if event.verb is Verb.CHECK:
+        return _after_recheck(turn, job, event.ending)
+    return _after(turn, job, event.verb, event.ending)
+
+
+def _after(turn: Turn, job: Job, verb: Verb, ending: Ending) -> Job:
+    if job.stop_why or ending.code is None:
+        return _failed(turn, job, verb, ending)
+    match ending.code:
+        case Exit.DONE:
+            return advance(turn, job, verb)
+        case Exit.LATER:
+            return _later(turn, job, verb, ending)
+        case Exit.REBOOT_AND_AGAIN:
+            return reboot(turn, job, verb)
+        case Exit.DONE_AND_REBOOT:
+            return reboot(turn, job, _next(job, verb))
+        case Exit.AGAIN_AFTER_RESTART:
+            job = job.with_(verb=None, process=None, again=verb, note="waits for a restart of the agent")
+            turn.do(Save(job.record))
+            return job
+        case _:
+            return _failed(turn, job, verb, ending)
+
+
+def _failed(turn: Turn, job: Job, verb: Verb, ending: Ending) -> Job:
+    code, reason = failure(job, verb, ending)
+    status = Status.REJECTED if ending.reject and verb is not Verb.ROLLBACK else Status.FAILED
+    return fail(turn, job, code, reason, status)
+
+
+def failure(job: Job, verb: Verb, ending: Ending) -> tuple[Code, str]:
+    """Return the code and the sentence for a verb that did not end well."""
+    said = f": {ending.reason}" if ending.reason else ""
+    if job.stop_why:
+        return Code(job.stop_why), f"{verb} was stopped, {_STOPPED[Code(job.stop_why)]}{said}"
+    if ending.signal:
+        return Code.HANDLER_SIGNAL, f"{verb} was killed by signal {ending.signal}{said}"
+    if ending.code is None:
+        return Code.INTERRUPTED, f"{verb} ended without an exit status"
+    if ending.fault:
+        code = Code(ending.fault) if ending.fault in set(Code) else Code.HANDLER_FAILED
+        return code, ending.reason or f"{verb} failed"
+    return Code.HANDLER_EXIT, f"{verb} exited with status {ending.code}{said}"
+
+
+_STOPPED = {
+    Code.HANDLER_TIMEOUT: "it took longer than it may",
+    Code.HANDLER_STALLED: "it showed no sign of life",
+    Code.DEADLINE: "the job's in-progress timer ran out",
+    Code.CANCELLED: "somebody at the device stopped it",
+}
+
+
+# --- what comes next ----------------------------------------------------------------------------------------------
+
+
+def _next(job: Job, verb: Verb) -> Verb | None:
+    later = ORDER[ORDER.index(verb) + 1 :] if verb in ORDER else ()
+    return next((candidate for candidate in later if candidate in job.record.plan.verbs), None)
+
+
+def advance(turn: Turn, job: Job, verb: Verb | None) -> Job:
+    """`verb` is done: run the next one that the handler declares, or report success."""
+    if verb is Verb.ROLLBACK:
+        return _rolled_back(turn, job, "; rolled back")
+    if verb is Verb.VERIFY:
+        job = job.with_(boot=turn.now.boot)
+    if verb in (Verb.APPLY, Verb.VERIFY):
+        job = job.with_(proof_after=turn.now.clock)
+    following = _next(job, verb) if verb else None
+    if following is None:
+        return owe(turn, job, Result(Status.SUCCEEDED))
+    return begin(turn, job.with_(deaths=0), following)
+
+
+def fail(turn: Turn, job: Job, code: Code, reason: str, status: Status = Status.FAILED) -> Job:
+    """A verb failed: undo what was applied where the handler can, then report."""
+    if job.phase is Phase.ROLLING_BACK:
+        return _rolled_back(turn, job, f"; the rollback failed: {reason}")
+    if job.record.cancelled:
+        return undo(turn, job)
+    result = Result(status, _code_of(job, code), reason)
+    if job.record.applied and Verb.ROLLBACK in job.record.plan.verbs:
+        return begin(turn, job.with_(result=result, deaths=0), Verb.ROLLBACK)
+    return owe(turn, job, result)
+
+
+def _code_of(job: Job, code: Code) -> Code:
+    """A plain failure is named after the phase in which it happened."""
+    if code is not Code.HANDLER_EXIT:
+        return code
+    return {Phase.VERIFYING: Code.VERIFY_FAILED, Phase.COMMITTING: Code.COMMIT_FAILED}.get(job.phase, code)
+
+
+def _rolled_back(turn: Turn, job: Job, how: str) -> Job:
+    result = job.record.result
+    if result is None or job.record.cancelled:
+        return close(turn, job, late=f"the service ended this execution{how}")
+    return owe(turn, job, replace(result, reason=result.reason + how))
+
+
+def undo(turn: Turn, job: Job) -> Job:
+    """The execution was cancelled: undo what was applied, where the handler can; nothing is sent any more."""
+    if job.record.applied and Verb.ROLLBACK in job.record.plan.verbs:
+        return begin(turn, job, Verb.ROLLBACK)
+    what = "what was applied stays, the handler has no rollback" if job.record.applied else "nothing was changed"
+    return close(turn, job, late=f"the service ended this execution; {what}")
+
+
+def _later(turn: Turn, job: Job, verb: Verb, ending: Ending) -> Job:
+    runs = job.record.attempts.get(verb, 0)
+    if runs >= MAX_RUNS_PER_VERB:
+        reason = f"{verb} asked for another run after {runs} runs: {ending.reason}"
+        return fail(turn, job, Code.HANDLER_ATTEMPTS, reason)
+    wait = ending.after if ending.after is not None else defer(runs)
+    why = ending.reason or f"{verb} asked to be run again later"
+    turn.note(f"waits: {why}", job.identity)
+    job = job.with_(verb=None, process=None, again=verb, note=why)
+    turn.do(Save(job.record))
+    return job.at(Timer.AGAIN, turn.now.clock + wait)
+
+
+def reboot(turn: Turn, job: Job, again: Verb | None) -> Job:
+    """The handler wants a reboot: write down what follows it, tell the service, then do it."""
+    if job.record.reboots >= MAX_REBOOTS:
+        return fail(turn, job, Code.REBOOT_FAILED, f"the job asked for more than {MAX_REBOOTS} reboots")
+    job = job.with_(
+        phase=Phase.REBOOTING,
+        verb=None,
+        process=None,
+        again=again,
+        boot=turn.now.boot,
+        reboots=job.record.reboots + 1,
+        reboot_asked=0,
+        note="waits for the reboot",
+    )
+    turn.do(Save(job.record))
+    if can_send(turn, job):
+        return update(turn, job, Kind.PROGRESS, Status.IN_PROGRESS, {"progress": "rebooting"})
+    return job.at(Timer.REBOOT, turn.now.clock)
+
+
+# --- after the agent was started again ----------------------------------------------------------------------------
+
+
+def on_resumed(turn: Turn, job: Job, event: Resumed) -> Job:
+    """A verb was in flight, or about to be, when the agent ended."""
+    record = job.record
+    clock = turn.now.clock
+    job = job.at(Timer.PROGRESS, clock + FIRST_PROGRESS_AFTER).at(Timer.LEARN, clock + LEARN_AFTER)
+    if event.evidence is Evidence.ADOPTED and record.verb is not None:
+        return job.with_(running=record.verb).at(Timer.VERB, clock + record.plan.limits.of(record.verb))
+    if event.evidence is Evidence.LOST and record.verb is not None:
+        return _lost(turn, job.with_(deaths=record.deaths + 1), record.verb)
+    return _again(turn, job)
+
+
+def _again(turn: Turn, job: Job) -> Job:
+    """No verb was in flight: run the one that the record names."""
+    verb = job.record.again or job.record.verb
+    if verb is None:
+        return fail(turn, job, Code.AGENT_DEFECT, "the journal does not say which verb comes next")
+    return begin(turn, job, verb)
+
+
+def _lost(turn: Turn, job: Job, verb: Verb) -> Job:
+    record = job.record
+    if record.deaths >= MAX_DEATHS_PER_VERB:
+        reason = f"{verb} was interrupted {record.deaths} times together with the agent"
+        return fail(turn, job, Code.INTERRUPTED, reason)
+    if verb is Verb.COMMIT and record.boot != turn.now.boot and Verb.VERIFY in record.plan.verbs:
+        return begin(turn, job, Verb.VERIFY)
+    if verb is Verb.APPLY:
+        return _interrupted_apply(turn, job)
+    return begin(turn, job, verb)
+
+
+def _interrupted_apply(turn: Turn, job: Job) -> Job:
+    """What an interrupted `apply` did is unknown: ask `check`, or run it again with leave, or give up."""
+    if Verb.CHECK in job.record.plan.verbs:
+        return begin(turn, job, Verb.CHECK)
+    return _rerun_or_fail(turn, job)
+
+
+def _rerun_or_fail(turn: Turn, job: Job) -> Job:
+    if job.record.plan.apply_rerun:
+        return begin(turn, job, Verb.APPLY)
+    return fail(turn, job, Code.INTERRUPTED, "apply was interrupted, and how far it came is unknown")
+
+
+def _after_recheck(turn: Turn, job: Job, ending: Ending) -> Job:
+    """`check` answered after an interrupted `apply`."""
+    match ending.code if not job.stop_why else None:
+        case Exit.ALREADY:
+            return advance(turn, job, Verb.APPLY)
+        case Exit.LATER:
+            job = job.with_(verb=None, process=None, again=Verb.CHECK, note=ending.reason)
+            return job.at(Timer.AGAIN, turn.now.clock + defer(1))
+        case _:
+            return _rerun_or_fail(turn, job)
+
+
+# --- timers, the journal, the end of the agent --------------------------------------------------------------------
+
+
+def stop(turn: Turn, job: Job, why: Code) -> Job:
+    """Tell the running verb to end, and remember why."""
+    turn.do(Kill(job.identity))
+    return job.with_(stop_why=why.value).without(Timer.VERB, Timer.STALL)
+
+
+def on_due(turn: Turn, job: Job, event: Due) -> Job:  # noqa: C901 - one case a timer
+    """A timer of a claimed execution has come."""
+    match event.timer:
+        case Timer.VERB | Timer.STALL if job.running and not job.stop_why:
+            late = event.timer is Timer.VERB
+            return stop(turn, job, Code.HANDLER_TIMEOUT if late else Code.HANDLER_STALLED)
+        case Timer.DEADLINE:
+            return _on_deadline(turn, job)
+        case Timer.AGAIN if job.record.again and not job.running:
+            return begin(turn, job, job.record.again)
+        case Timer.REACH:
+            reason = "the service was not reached again after the change"
+            return fail(turn, job, Code.REACH_FAILED, reason)
+        case Timer.SAVE:
+            return _save_again(turn, job)
+        case Timer.LEARN:
+            return ask(turn, job, with_document=False)
+        case Timer.PROGRESS if job.heard.news and can_send(turn, job):
+            return send_progress(turn, job)
+        case Timer.RENEW if not job.stop_why and can_send(turn, job):
+            return send_progress(turn, job)
+        case _:
+            return job
+
+
+def _on_deadline(turn: Turn, job: Job) -> Job:
+    may_stop = job.running in (Verb.PREPARE, Verb.VERIFY) or (
+        job.running is Verb.APPLY and job.record.plan.cancel_apply
+    )
+    if may_stop and not job.stop_why:
+        return stop(turn, job, Code.DEADLINE)
+    turn.note("the job's in-progress timer ran out; what was begun goes on to its end", job.identity, warning=True)
+    return job
+
+
+def on_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
+    """No journal, no new step: `prepare` and `apply` wait; `verify`, `commit` and `rollback` go on."""
+    turn.note(f"the journal cannot be written: {event.reason}", job.identity, warning=True)
+    tries = job.save_tries + 1
+    job = job.with_(save_tries=tries).at(Timer.SAVE, turn.now.clock + backoff(tries, 1.0, cap=SAVE_RETRY_CAP))
+    if job.running not in (Verb.PREPARE, Verb.APPLY) and job.phase is not Phase.REBOOTING:
+        turn.do(*(effect for effect in event.withheld if not isinstance(effect, Save)))
+        return job
+    if job.running is None:
+        return job.with_(withheld=event.withheld)
+    # A process that waits for its Go has done nothing: end it, and make a new one when the journal is back.
+    verb, attempts = job.running, dict(job.record.attempts)
+    if job.record.process is not None:
+        attempts[verb] -= 1
+        turn.do(Kill(job.identity))
+    job = job.with_(running=None, verb=None, process=None, attempts=attempts, again=verb, note=event.reason)
+    return job.without(Timer.VERB, Timer.STALL)
+
+
+def _save_again(turn: Turn, job: Job) -> Job:
+    turn.do(Save(job.record), *job.withheld)
+    job = job.with_(withheld=())
+    again = job.record.again
+    held = again is not None and job.running is None and job.phase in (Phase.PREPARING, Phase.APPLYING)
+    return begin(turn, job, again) if held and again else job
+
+
+def on_stop(turn: Turn, job: Job, event: Stop) -> Job:
+    """The agent ends: a running verb is left, waited for, or stopped."""
+    if event.how is Stopping.CANCEL and job.running and not job.stop_why:
+        return stop(turn, job, Code.CANCELLED)
+    return job

@@ -1,0 +1,205 @@
+"""What the service tells of a claimed execution: accepted progress, refusals, cancels and time-outs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from thingjobs.jobs import Refusal, Updated
+from thingjobs.machine.effects import Kill, Reboot, Save
+from thingjobs.machine.report import Match, adopted, ask, can_send, close, compare, send_progress, timed_out
+from thingjobs.machine.state import Kind, Timer
+from thingjobs.machine.verbs import advance, begin, fail, on_reached, undo
+from thingjobs.model import Code, Phase, Status, Verb
+from thingjobs.policy import MAX_REBOOT_REQUESTS, REBOOT_WAIT, TIMER_SLACK
+
+if TYPE_CHECKING:
+    from thingjobs.jobs import Described, Refused
+    from thingjobs.machine.events import Doubted, Due, LinkUp, NotSaved, Resumed, Unanswered
+    from thingjobs.machine.state import Job
+    from thingjobs.machine.turn import Turn
+
+
+# --- replies while a verb runs ------------------------------------------------------------------------------------
+
+
+def on_updated(turn: Turn, job: Job, event: Updated) -> Job:
+    """The service accepted a progress report."""
+    return on_reached(turn, adopted(job, event))
+
+
+def on_refused(turn: Turn, job: Job, event: Refused) -> Job:
+    """The service refused a progress report or a question: that is how it tells that an execution is over."""
+    asked = job.open is not None and job.open.kind is Kind.ASK
+    job = adopted(job, event)
+    match event.code:
+        case Refusal.INVALID_STATE_TRANSITION | Refusal.TERMINAL_STATE_REACHED | Refusal.VERSION_MISMATCH:
+            return _on_conflict(turn, job, event)
+        case Refusal.RESOURCE_NOT_FOUND:
+            return ended(turn, job, Status.REMOVED)
+        case Refusal.INVALID_REQUEST if not asked and not job.minimal:
+            turn.note(f"the service refused our status details: {event.message}", job.identity, warning=True)
+            return job.with_(minimal=True)
+        case _:
+            gap = min(job.gap * 2, turn.settings.progress_interval)
+            return on_reached(turn, job.with_(gap=gap).at(Timer.PROGRESS, turn.now.clock + gap))
+
+
+def _on_conflict(turn: Turn, job: Job, event: Refused) -> Job:
+    stored = event.state
+    if stored is None:
+        mismatch = event.code is Refusal.VERSION_MISMATCH
+        return ask(turn, job, with_document=False) if mismatch else ended(turn, job, None)
+    match compare(job, stored, Status.IN_PROGRESS):
+        case Match.OURS:
+            return on_reached(turn, job)
+        case Match.FOREIGN:
+            turn.note("another agent holds this execution now", job.identity, warning=True)
+            return ended(turn, job, Status.REMOVED)
+        case _:
+            return ended(turn, job, stored.status)
+
+
+def on_described(turn: Turn, job: Job, event: Described) -> Job:
+    """The service says how the execution stands; the first answer tells the job's in-progress timer."""
+    job = job.with_(open=None).without(Timer.REPLY)
+    found = event.execution
+    if found is None or found.identity != job.identity:
+        return ended(turn, job, Status.REMOVED)
+    if found.status.terminal:
+        return ended(turn, job, found.status)
+    return on_reached(turn, _learned(turn, job.with_(version=found.version), found.seconds_left))
+
+
+def _learned(turn: Turn, job: Job, seconds_left: int | None) -> Job:
+    """The estimate is of the sooner of two timers; ours is known, so an earlier one is the job's."""
+    if seconds_left is None:
+        return job
+    fires = turn.now.clock + seconds_left
+    if fires >= job.step_until - TIMER_SLACK:
+        return job
+    return job.with_(deadline=fires).at(Timer.DEADLINE, fires)
+
+
+def on_unanswered(turn: Turn, job: Job, event: Unanswered) -> Job:  # noqa: ARG001, D103 - see below
+    # A progress report is never resent: a newer one follows. A question is asked again when the link is back.
+    return job.with_(open=None).without(Timer.REPLY)
+
+
+def on_doubted(turn: Turn, job: Job, event: Doubted) -> Job:  # noqa: ARG001
+    """The head of the queue is not ours any more: ask what became of the execution."""
+    if job.open is not None:
+        return job.at(Timer.LEARN, turn.now.clock + 1)
+    return ask(turn, job, with_document=False)
+
+
+def on_link_up(turn: Turn, job: Job, event: LinkUp) -> Job:  # noqa: ARG001
+    """The service is back: tell what was not told, prove what waits for proof, learn the timer."""
+    if job.phase is Phase.COMMITTING and job.running is None:
+        return ask(turn, job, with_document=False)
+    if job.heard.news or Timer.RENEW not in job.timers:
+        return send_progress(turn, job) if can_send(turn, job) else job
+    return job
+
+
+# --- the service ended it -----------------------------------------------------------------------------------------
+
+
+def ended(turn: Turn, job: Job, status: Status | None) -> Job:
+    """The execution is over for the service. A time-out is not a cancel: what began goes on to its end.
+
+    Args:
+        turn: the step.
+        job: the execution.
+        status: the terminal status if the service told it, else None: then our knowledge of its timers decides.
+    """
+    if job.record.ended or job.record.cancelled:
+        return job
+    if status is None:
+        status = Status.TIMED_OUT if timed_out(turn, job) else Status.CANCELED
+    turn.note(f"the service ended this execution: {status}", job.identity, warning=True)
+    job = job.with_(ended=status, cancelled=status is not Status.TIMED_OUT)
+    job = job.without(Timer.PROGRESS, Timer.RENEW, Timer.LEARN, Timer.DEADLINE)
+    if job.phase is Phase.PREPARING:
+        return _stop_prepare(turn, job)
+    turn.do(Save(job.record))
+    return _cancel(turn, job) if job.record.cancelled else job
+
+
+def _stop_prepare(turn: Turn, job: Job) -> Job:
+    if job.running is None:
+        return close(turn, job, late=f"the service ended this execution ({job.record.ended}); nothing was changed")
+    turn.do(Kill(job.identity))
+    return job.with_(phase=Phase.CANCELLING)
+
+
+def _cancel(turn: Turn, job: Job) -> Job:
+    """Before `commit` started, what was applied is undone; later it is too late, and recorded."""
+    match job.phase:
+        case Phase.APPLYING if job.running is Verb.APPLY and job.record.plan.cancel_apply:
+            turn.do(Kill(job.identity))
+        case Phase.VERIFYING if job.running is not None:
+            turn.do(Kill(job.identity))
+        case Phase.APPLYING | Phase.VERIFYING | Phase.CHECKING | Phase.COMMITTING if job.running is None:
+            return undo(turn, job)
+        case Phase.REBOOTING if job.record.reboot_asked == 0:
+            return undo(turn, job)
+        case _:
+            pass
+    return job
+
+
+# --- REBOOTING ----------------------------------------------------------------------------------------------------
+
+
+def reboot_now(turn: Turn, job: Job) -> Job:
+    """Write down that the machine is told to reboot, then tell it."""
+    asked = job.record.reboot_asked + 1
+    if asked > MAX_REBOOT_REQUESTS:
+        job = job.with_(again=None, note="")
+        return fail(turn, job, Code.REBOOT_FAILED, f"the machine did not reboot when told {asked - 1} times")
+    job = job.with_(reboot_asked=asked)
+    turn.do(Save(job.record), Reboot(job.identity))
+    return job.at(Timer.REBOOT, turn.now.clock + REBOOT_WAIT)
+
+
+def on_reboot_told(turn: Turn, job: Job, event: Updated | Unanswered | Described) -> Job:
+    """The service knows that the device goes away, or cannot be told: reboot."""
+    job = job.with_(open=None).without(Timer.REPLY)
+    if isinstance(event, Updated):
+        job = adopted(job, event)
+    return reboot_now(turn, job) if job.record.reboot_asked == 0 else job
+
+
+def on_reboot_refused(turn: Turn, job: Job, event: Refused) -> Job:
+    """The service refused the last word before the reboot: it may have ended the execution."""
+    job = on_refused(turn, job, event)
+    if job.phase is Phase.REBOOTING and job.record.reboot_asked == 0 and job.open is None:
+        return reboot_now(turn, job)
+    return job
+
+
+def on_reboot_due(turn: Turn, job: Job, event: Due) -> Job:
+    """The machine was told to reboot, and is still up."""
+    if event.timer is Timer.SAVE:
+        turn.do(Save(job.record), *job.withheld)
+        return job.with_(withheld=())
+    return reboot_now(turn, job) if event.timer is Timer.REBOOT else job
+
+
+def on_reboot_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
+    """No journal, no reboot."""
+    turn.note(f"the reboot waits: the journal cannot be written: {event.reason}", job.identity, warning=True)
+    job = job.with_(withheld=event.withheld).without(Timer.REBOOT)
+    return job.at(Timer.SAVE, turn.now.clock + 30)
+
+
+def on_rebooted(turn: Turn, job: Job, event: Resumed) -> Job:  # noqa: ARG001
+    """The agent was started again: only another boot id proves a reboot."""
+    if job.record.boot == turn.now.boot:
+        return reboot_now(turn, job)
+    clock = turn.now.clock
+    job = job.at(Timer.RENEW, clock).at(Timer.LEARN, clock + 20).with_(note="")
+    if job.record.cancelled:
+        return undo(turn, job)
+    again = job.record.again
+    return begin(turn, job, again, rebooted=True) if again else advance(turn, job, None)

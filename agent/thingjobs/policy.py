@@ -1,0 +1,95 @@
+"""Every number that says how often, how long and how many; pure, and bounded.
+
+Seconds unless the name says otherwise. Randomness is an argument: `roll` is a number in [0, 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from thingjobs.model import JobId
+
+#: No reply after this long: the request or its reply is lost.
+REPLY_TIMEOUT = 10.0
+#: The in-progress timer is learned by one DescribeJobExecution this long after the claim.
+LEARN_AFTER = 20.0
+FIRST_PROGRESS_AFTER = 15.0
+#: A terminal update is followed by `notify-next`; when it is not, we ask.
+EXPECT_NEXT_WITHIN = 5.0
+#: A safety net, not a poll: every notification may be lost.
+LOOK_EVERY = 6 * 3600.0
+RETRY_FIRST = 1.0
+RETRY_CAP = 300.0
+SAVE_RETRY_CAP = 60.0
+DEFER_FIRST = 60.0
+DEFER_CAP = 900.0
+REBOOT_WAIT = 600.0
+REBOOT_STEP_TIMEOUT_MINUTES = 60
+#: The service fires its timers up to a minute late.
+TIMER_SLACK = 60.0
+#: A device that booted this recently may share its reason for booting with a whole fleet.
+FRESH_BOOT = 120.0
+FRESH_BOOT_JITTER = 30.0
+
+MAX_RUNS_PER_VERB = 5
+MAX_DEATHS_PER_VERB = 3
+MAX_REBOOTS = 3
+MAX_REBOOT_REQUESTS = 3
+#: Identities of finished executions that are remembered while running; the journal's tombstones are the rest.
+MAX_REMEMBERED = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the configuration says about jobs.
+
+    Attributes:
+        only: patterns of job ids that are this agent's; all others are left alone.
+        step_timeout_minutes: asked for in each update, 1..10080.
+        progress_interval: the largest distance between two progress reports, seconds.
+        agent: the mark in every update, thingjobs/VERSION.
+    """
+
+    agent: str
+    only: tuple[str, ...] = ("*",)
+    step_timeout_minutes: int = 1440
+    progress_interval: float = 300.0
+
+    def ours(self, job_id: JobId) -> bool:
+        """Return whether this agent takes jobs of that id."""
+        return any(fnmatchcase(job_id, pattern) for pattern in self.only)
+
+    @property
+    def renew_after(self) -> float:
+        """Seconds after which the step timer is renewed: half its time."""
+        return self.step_timeout_minutes * 60 / 2
+
+
+def backoff(tries: int, roll: float, *, first: float = RETRY_FIRST, cap: float = RETRY_CAP) -> float:
+    """Return how long to wait before the next try: exponential with full jitter, capped.
+
+    Args:
+        tries: tries that failed so far, at least 1.
+        roll: randomness in [0, 1).
+        first: the bound of the first wait is twice this, seconds.
+        cap: no wait is longer, seconds.
+    """
+    return roll * min(cap, first * 2.0 ** min(tries, 32))
+
+
+def spread(seconds: float, roll: float, share: float = 1 / 3) -> float:
+    """Return `seconds` give or take `share` of it."""
+    return seconds * (1 + share * (2 * roll - 1))
+
+
+def defer(tries: int) -> float:
+    """Return how long a deferred execution waits before it is looked at again: 1, 2, 4 … 15 minutes."""
+    return min(DEFER_CAP, DEFER_FIRST * 2.0 ** min(max(tries - 1, 0), 16))
+
+
+def first_connect_delay(uptime: float, roll: float) -> float:
+    """Return how long to wait before the first connection: nothing, unless the machine has just booted."""
+    return FRESH_BOOT_JITTER * roll if uptime < FRESH_BOOT else 0.0
