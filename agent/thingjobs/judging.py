@@ -1,0 +1,186 @@
+"""Holding a job document against this device: which handler, with what, as whom; or why not.
+
+The routing itself is `documents`, which is pure; this module knows the device for it, and makes the plan that the
+core then follows.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import pwd
+import re
+import shutil
+import stat
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from thingjobs.documents import AWS_STEPS, Asked, route
+from thingjobs.errors import DocumentError
+from thingjobs.model import Code, Plan, Result, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from thingjobs.config import Config
+    from thingjobs.registry import Handler, Registry
+
+_CONSTRAINT = re.compile(r"\s*(==|>=|<=|!=|>|<)?\s*([0-9]+(?:\.[0-9]+)*)\s*")
+
+
+class ThisDevice:
+    """What routing needs to know of this device (thingjobs.documents.Device)."""
+
+    def __init__(self, config: Config, registry: Registry) -> None:
+        self._config = config
+        self._registry = registry
+
+    @property
+    def thing(self) -> str:
+        """The thing's name."""
+        return self._config.thing.name
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What conditions are judged by: the agent's own facts, then those of the configuration."""
+        uname = platform.uname()
+        own = {"operatingSystem": uname.system, "architecture": uname.machine, "thingName": self.thing}
+        return {**own, **self._config.facts}
+
+    @property
+    def scripts_shown(self) -> str:
+        """The scripts folder, for messages."""
+        return str(self._config.handlers.scripts)
+
+    def has_handler(self, name: str) -> bool:
+        """Return whether there is a handler of that name."""
+        return self._registry.has(name)
+
+    def script(self, name: str) -> str | None:
+        """Return the path of the executable script `name` in the scripts folder, None if there is none."""
+        path: Path = self._config.handlers.scripts / name
+        if path.parent != self._config.handlers.scripts or not path.is_file() or not os.access(path, os.X_OK):
+            return None
+        if path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            reason = f"the script {path} may be written by others; run chmod go-w {path}"
+            raise DocumentError(Code.HANDLER_BROKEN, reason)
+        return str(path)
+
+    def check_user(self, user: str) -> None:
+        """Let a document name only users that exist and that the operator listed.
+
+        Raises:
+            DocumentError: it may not, or there is no such user.
+        """
+        handlers = self._config.handlers
+        try:
+            pwd.getpwnam(user)
+        except KeyError:
+            raise DocumentError(Code.USER_UNKNOWN, f"runAsUser: there is no user {user} on this device") from None
+        if user == effective_user(self._config, AWS_STEPS):
+            return
+        if user not in handlers.run_as:
+            reason = f"runAsUser: {user} is not listed in [handlers] run_as on this device"
+            raise DocumentError(Code.USER_FORBIDDEN, reason)
+        if os.geteuid() == 0 and AWS_STEPS not in handlers.allow_root:
+            reason = f"runAsUser: to become {user}, {AWS_STEPS} must be listed in [handlers] allow_root on this device"
+            raise DocumentError(Code.USER_FORBIDDEN, reason)
+        if os.geteuid() != 0 and shutil.which("sudo") is None:
+            reason = f"runAsUser: the agent is not root and there is no sudo, so it cannot become {user}"
+            raise DocumentError(Code.USER_FORBIDDEN, reason)
+
+
+def effective_user(config: Config, handler: str) -> str:
+    """Return the name of the user that `handler` runs as on this device."""
+    return account(config, handler) or pwd.getpwuid(os.geteuid()).pw_name
+
+
+def account(config: Config, handler: str) -> str | None:
+    """Return the user to become for `handler`, None to stay who the agent is."""
+    if os.geteuid() != 0 or handler in config.handlers.allow_root:
+        return None
+    return config.handlers.user
+
+
+class Judge:
+    """Makes a plan of a job document, or says why this device refuses it."""
+
+    def __init__(self, config: Config, registry: Registry) -> None:
+        self._config = config
+        self._registry = registry
+        self._device = ThisDevice(config, registry)
+
+    def judge(self, document: object) -> Plan | Result:
+        """Return the plan for `document`, or the result to refuse it with."""
+        try:
+            asked = route(document, self._device)
+            return self._plan(asked, self.handler(asked))
+        except DocumentError as refusal:
+            return Result(Status.REJECTED, refusal.code, refusal.reason)
+
+    def handler(self, asked: Asked) -> Handler:
+        """Return the handler for what a document asks.
+
+        Raises:
+            DocumentError: it is unknown, broken, not allowed here, or of the wrong version.
+        """
+        if not any(fnmatchcase(asked.handler, pattern) for pattern in self._config.handlers.allow):
+            reason = f"handler {asked.handler} is not listed in [handlers] allow on this device"
+            raise DocumentError(Code.HANDLER_FORBIDDEN, reason)
+        handler = self._registry.get(asked.handler)
+        if asked.version and not fits(handler.version, asked.version):
+            shown = handler.version or "without a version"
+            reason = f"handler {handler.name} is {shown} here, and the document wants {asked.version}"
+            raise DocumentError(Code.HANDLER_VERSION, reason)
+        return handler
+
+    def _plan(self, asked: Asked, handler: Handler) -> Plan:
+        user = account(self._config, handler.name)
+        if user is not None:
+            try:
+                pwd.getpwnam(user)
+            except KeyError:
+                reason = f"there is no user {user} on this device; create it, or set [handlers] user"
+                raise DocumentError(Code.USER_UNKNOWN, reason) from None
+        return Plan(
+            handler=handler.name,
+            argv=handler.argv,
+            verbs=handler.verbs,
+            digest=handler.digest,
+            version=handler.version,
+            params=asked.params,
+            user=user,
+            limits=handler.limits,
+            apply_rerun=handler.apply_rerun,
+            cancel_apply=handler.cancel_apply,
+            check_only=asked.check_only,
+        )
+
+
+def fits(version: str, constraint: str) -> bool:
+    """Return whether `version` satisfies `constraint`, comparisons joined by commas: `>=1.2,<2`; a bare one is ==.
+
+    Raises:
+        DocumentError: the constraint cannot be read.
+    """
+    found = _numbers(version)
+    for part in constraint.split(","):
+        match = _CONSTRAINT.fullmatch(part)
+        if match is None:
+            reason = f'version: {constraint!r} is no constraint; write for example ">=1.2,<2"'
+            raise DocumentError(Code.DOCUMENT_INVALID, reason)
+        if found is None or not _holds(found, match[1] or "==", _numbers(match[2]) or ()):
+            return False
+    return True
+
+
+def _numbers(version: str) -> tuple[int, ...] | None:
+    match = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
+    return tuple(int(part) for part in match[0].split(".")) if match else None
+
+
+def _holds(left: tuple[int, ...], operator: str, right: tuple[int, ...]) -> bool:
+    size = max(len(left), len(right))
+    a, b = (tuple(side) + (0,) * (size - len(side)) for side in (left, right))
+    return {"==": a == b, "!=": a != b, ">=": a >= b, "<=": a <= b, ">": a > b, "<": a < b}[operator]

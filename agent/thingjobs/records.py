@@ -1,0 +1,180 @@
+"""The journal's record as JSON and back: the on-disk formats. Pure; `journal` does the files.
+
+Each release reads and writes its own format and the one before, because a device that falls back to its old image
+gets the old agent back. Format 1 is the first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from thingjobs.errors import StateError
+from thingjobs.model import (
+    Code,
+    Identity,
+    JobId,
+    Limits,
+    Phase,
+    Plan,
+    Process,
+    Record,
+    Result,
+    Status,
+    Verb,
+)
+
+if TYPE_CHECKING:
+    from thingjobs.model import Json
+
+FORMAT = 1
+READABLE = frozenset({1})
+
+
+class CorruptError(StateError):
+    """The bytes are not what was written."""
+
+
+class NewerError(StateError):
+    """A later release wrote this; it is left as it is."""
+
+
+def dump(record: Record) -> bytes:
+    """Return the bytes of `record`: a line of JSON with format and checksum, and a line of JSON with the record."""
+    body = json.dumps(_to_json(record), separators=(",", ":")).encode()
+    header = json.dumps({"format": FORMAT, "sha256": hashlib.sha256(body).hexdigest()}).encode()
+    return header + b"\n" + body + b"\n"
+
+
+def load(data: bytes) -> Record:
+    """Return the record in `data`.
+
+    Raises:
+        CorruptError: the bytes are cut, changed, or make no sense.
+        NewerError: the format is one that this release does not know.
+    """
+    header, _, body = data.rstrip(b"\n").partition(b"\n")
+    try:
+        head = json.loads(header)
+        number, digest = head["format"], head["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CorruptError(f"cannot read its first line: {error}") from None
+    if not isinstance(number, int) or number not in READABLE:
+        raise NewerError(f"it has format {number}, and this release reads {sorted(READABLE)}")
+    if hashlib.sha256(body).hexdigest() != digest or not data.endswith(b"\n"):
+        raise CorruptError("its checksum does not fit")
+    try:
+        return _from_json(json.loads(body))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptError(f"cannot read the record: {error!r}") from None
+
+
+def _to_json(record: Record) -> Json:
+    done = record.phase is Phase.DONE
+    return {
+        "jobId": record.identity.job_id,
+        "executionNumber": record.identity.number,
+        "queuedAt": record.identity.queued_at,
+        "phase": record.phase,
+        "claim": record.claim,
+        "version": record.version,
+        "plan": _plan_to_json(record.plan, done=done),
+        # Of a finished execution only what tells it apart and how it ended is kept.
+        "document": {} if done else record.document,
+        "verb": record.verb,
+        "process": asdict(record.process) if record.process else None,
+        "attempts": dict(record.attempts),
+        "deaths": record.deaths,
+        "reboots": record.reboots,
+        "rebootAsked": record.reboot_asked,
+        "again": record.again,
+        "boot": record.boot,
+        "applied": record.applied,
+        "cancelled": record.cancelled,
+        "ended": record.ended,
+        "result": _result_to_json(record.result),
+        "owed": record.owed,
+        "unanswered": record.unanswered,
+        "late": record.late,
+        "note": record.note,
+        "details": dict(record.details),
+        "finishedAt": record.finished_at,
+    }
+
+
+def _from_json(raw: Json) -> Record:
+    process = raw["process"]
+    return Record(
+        identity=Identity(JobId(raw["jobId"]), raw["executionNumber"], raw["queuedAt"]),
+        phase=Phase(raw["phase"]),
+        claim=raw["claim"],
+        version=raw["version"],
+        plan=_plan_from_json(raw["plan"]),
+        document=raw["document"],
+        verb=_verb(raw["verb"]),
+        process=Process(**process) if process else None,
+        attempts={Verb(verb): int(count) for verb, count in raw["attempts"].items()},
+        deaths=raw["deaths"],
+        reboots=raw["reboots"],
+        reboot_asked=raw["rebootAsked"],
+        again=_verb(raw["again"]),
+        boot=raw["boot"],
+        applied=raw["applied"],
+        cancelled=raw["cancelled"],
+        ended=Status(raw["ended"]) if raw["ended"] else None,
+        result=_result_from_json(raw["result"]),
+        owed=raw["owed"],
+        unanswered=raw["unanswered"],
+        late=raw["late"],
+        note=raw["note"],
+        details=dict(raw["details"]),
+        finished_at=raw["finishedAt"],
+    )
+
+
+def _verb(value: str | None) -> Verb | None:
+    return Verb(value) if value else None
+
+
+def _plan_to_json(plan: Plan, *, done: bool) -> Json:
+    return {
+        "handler": plan.handler,
+        "argv": list(plan.argv),
+        "verbs": sorted(plan.verbs),
+        "digest": plan.digest,
+        "version": plan.version,
+        "params": {} if done else plan.params,
+        "user": plan.user,
+        "limits": asdict(plan.limits),
+        "applyRerun": plan.apply_rerun,
+        "cancelApply": plan.cancel_apply,
+        "checkOnly": plan.check_only,
+    }
+
+
+def _plan_from_json(raw: Json) -> Plan:
+    return Plan(
+        handler=raw["handler"],
+        argv=tuple(raw["argv"]),
+        verbs=frozenset(Verb(verb) for verb in raw["verbs"]),
+        digest=raw["digest"],
+        version=raw["version"],
+        params=raw["params"],
+        user=raw["user"],
+        limits=Limits(**raw["limits"]),
+        apply_rerun=raw["applyRerun"],
+        cancel_apply=raw["cancelApply"],
+        check_only=raw["checkOnly"],
+    )
+
+
+def _result_to_json(result: Result | None) -> Json | None:
+    return {"status": result.status, "code": result.code, "reason": result.reason} if result else None
+
+
+def _result_from_json(raw: Json | None) -> Result | None:
+    if raw is None:
+        return None
+    return Result(Status(raw["status"]), Code(raw["code"]) if raw["code"] else None, raw["reason"])

@@ -1,0 +1,227 @@
+"""Which handlers there are on this device, and what each declares.
+
+Two sources: classes that installed packages name in the entry point group `thingjobs.handlers.v1`, and executables
+in the folders of `[handlers] directory`. Team code is never imported here: a child process reads what a class
+declares, once for each version of its distribution. A handler that cannot be used is listed with its reason; two of
+one name are refused, naming both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from thingjobs.errors import HandlerError
+from thingjobs.handler import CONTRACT, ENTRY_POINT_GROUP
+from thingjobs.model import Code, Limits, Verb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+DESCRIBE_SECONDS = 10
+PYTHON = (sys.executable, "-I", "-m", "thingjobs.child")
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A handler that can be used.
+
+    Attributes:
+        source: the distribution and its version, or the file; for people.
+        argv: the program that runs one verb of it.
+        digest: changes whenever the handler's code does.
+    """
+
+    name: str
+    source: str
+    argv: tuple[str, ...]
+    digest: str
+    version: str = ""
+    verbs: frozenset[Verb] = frozenset({Verb.APPLY})
+    limits: Limits = field(default_factory=Limits)
+    apply_rerun: bool = False
+    cancel_apply: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A name and where it comes from; what it declares is read when it is wanted."""
+
+    name: str
+    source: str
+    path: Path | None = None
+    target: str = ""
+    digest: str = ""
+    version: str = ""
+
+
+class Registry:
+    """Finds handlers by name.
+
+    Args:
+        directories: folders with executables; one that is missing holds none.
+        cache: a file that keeps what classes declare, so that an idle agent starts no interpreter; None: none.
+    """
+
+    def __init__(self, directories: Sequence[Path], cache: Path | None = None) -> None:
+        self._directories = directories
+        self._cache = cache
+        self._entry_points: tuple[_Found, ...] | None = None
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all handlers, usable or not, in order."""
+        return tuple(sorted({found.name for found in self._all()}))
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a handler of that name, usable or not."""
+        return any(found.name == name for found in self._all())
+
+    def get(self, name: str) -> Handler:
+        """Return the handler `name`.
+
+        Raises:
+            HandlerError: there is none, there are two, or it cannot be used; the reason says which and why.
+        """
+        found = [one for one in self._all() if one.name == name]
+        if not found:
+            known = ", ".join(self.names()) or "none"
+            raise HandlerError(Code.HANDLER_UNKNOWN, f"there is no handler {name} on this device; there are: {known}")
+        if len(found) > 1:
+            sources = " and ".join(one.source for one in found)
+            raise HandlerError(Code.HANDLER_BROKEN, f"handler {name} exists more than once: {sources}; remove one")
+        one = found[0]
+        return self._python(one) if one.path is None else _executable(one, one.path)
+
+    # --- finding --------------------------------------------------------------------------------------------------
+
+    def _all(self) -> Iterator[_Found]:
+        if self._entry_points is None:
+            self._entry_points = tuple(_entry_points())
+        yield from self._entry_points
+        for directory in self._directories:
+            yield from _executables(directory)
+
+    # --- what a class declares ------------------------------------------------------------------------------------
+
+    def _python(self, found: _Found) -> Handler:
+        key = f"{found.target} {found.digest} {sys.version_info[:2]}"
+        declared = self._cached(key)
+        if declared is None:
+            declared = _describe(found)
+            self._keep(key, declared)
+        return _handler(found, (*PYTHON, found.target), declared)
+
+    def _cached(self, key: str) -> dict[str, Any] | None:
+        entry = self._cache_content().get(key)
+        return entry if isinstance(entry, dict) else None
+
+    def _cache_content(self) -> dict[str, Any]:
+        if self._cache is None:
+            return {}
+        try:
+            content = json.loads(self._cache.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def _keep(self, key: str, declared: dict[str, Any]) -> None:
+        if self._cache is None:
+            return
+        content = {**self._cache_content(), key: declared}
+        try:
+            temporary = self._cache.with_suffix(".tmp")
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+            temporary.replace(self._cache)
+        except OSError:
+            return  # Without the cache the class is read anew each time; nothing is lost.
+
+
+def _entry_points() -> Iterator[_Found]:
+    # Imported late: an agent that waits for its first job does not need it, and it is a megabyte.
+    from importlib.metadata import distributions  # noqa: PLC0415
+
+    seen: set[str] = set()
+    for distribution in distributions():
+        name = distribution.metadata["Name"] or ""
+        if name in seen:  # The same distribution found twice along sys.path is not two.
+            continue
+        seen.add(name)
+        for point in distribution.entry_points:
+            if point.group == ENTRY_POINT_GROUP:
+                record = distribution.read_text("RECORD") or ""
+                digest = hashlib.sha256(f"{name} {distribution.version} {record}".encode()).hexdigest()
+                source = f"{name} {distribution.version}"
+                yield _Found(point.name, source, None, point.value, f"sha256:{digest}", distribution.version)
+
+
+def _executables(directory: Path) -> Iterator[_Found]:
+    try:
+        paths = sorted(directory.iterdir())
+    except OSError:
+        return
+    for path in paths:
+        if not path.name.startswith(".") and path.is_file() and os.access(path, os.X_OK):
+            yield _Found(path.name, str(path), path)
+
+
+def _executable(found: _Found, path: Path) -> Handler:
+    for part in (path, path.parent):
+        if part.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not part.stat().st_mode & stat.S_ISVTX:
+            reason = f"handler {found.name} cannot be trusted: {part} may be written by others; run chmod go-w {part}"
+            raise HandlerError(Code.HANDLER_BROKEN, reason)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Handler(found.name, found.source, (str(path),), f"sha256:{digest}")
+
+
+def _describe(found: _Found) -> dict[str, Any]:
+    """Let a child import the class and print what it declares."""
+    broken = f"handler {found.name} of {found.source} cannot be used"
+    try:
+        answer = subprocess.run(
+            [*PYTHON, "--describe", found.target],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=DESCRIBE_SECONDS,
+            check=False,
+        )
+        declared = json.loads(answer.stdout) if answer.returncode == 0 else None
+    except subprocess.TimeoutExpired:
+        reason = f"{broken}: {found.target} was not imported within {DESCRIBE_SECONDS} s"
+        raise HandlerError(Code.HANDLER_BROKEN, reason) from None
+    except (OSError, ValueError) as error:
+        raise HandlerError(Code.HANDLER_BROKEN, f"{broken}: {error}") from None
+    if not isinstance(declared, dict):
+        lines = answer.stderr.decode(errors="replace").strip().splitlines() or ["it printed no description"]
+        raise HandlerError(Code.HANDLER_BROKEN, f"{broken}: {lines[-1]}")
+    return declared
+
+
+def _handler(found: _Found, argv: tuple[str, ...], declared: dict[str, Any]) -> Handler:
+    try:
+        if declared["contract"] != CONTRACT:
+            raise ValueError(f"it speaks contract {declared['contract']}, this agent {CONTRACT}")
+        verbs = frozenset(Verb(verb) for verb in declared["verbs"])
+        if Verb.APPLY not in verbs:
+            raise ValueError("it has no method apply")
+        limits = Limits(**{**declared["timeouts"], "stall": declared["stall"]})
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"handler {found.name} of {found.source} cannot be used: {error}"
+        raise HandlerError(Code.HANDLER_BROKEN, reason) from None
+    return Handler(
+        name=found.name,
+        source=found.source,
+        argv=argv,
+        digest=found.digest,
+        version=declared["version"] or found.version,
+        verbs=verbs,
+        limits=limits,
+        apply_rerun=declared["applyRerun"],
+        cancel_apply=declared["cancelApply"],
+    )

@@ -1,0 +1,193 @@
+"""Running verbs: one child process each, watched, adopted again after a restart of the agent, cleaned up after.
+
+Handler code never runs inside the agent's process, and the agent's death neither kills, repeats nor forgets a
+handler. What runs when is the core's decision; this package carries it out.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thingjobs import boot
+from thingjobs.errors import StateError
+from thingjobs.machine.events import Ending, Evidence, Finished
+from thingjobs.runner import joblog
+from thingjobs.runner.process import Account, Place, Started, account_of, job_json, start
+from thingjobs.runner.watcher import Watcher, read_exit, signal_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from thingjobs.machine.effects import Run
+    from thingjobs.machine.events import Progressed
+    from thingjobs.model import Identity, Process, Record
+
+MAX_LOGS = 50
+#: What a handler inherits from the agent's own environment, if it is set there; nothing else, and nothing of the job.
+INHERITED = ("PATH", "LANG", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What does not change while the agent runs.
+
+    Attributes:
+        state: the state folder.
+        environment: what every handler gets, from [handlers.environment] and the agent's own environment.
+    """
+
+    state: Path
+    thing: str
+    boot: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Runner:
+    """Carries out Run, Go, Kill and Clean.
+
+    Args:
+        put: takes Progressed and Finished, from the watchers' threads.
+    """
+
+    def __init__(self, settings: Settings, put: Callable[[Progressed | Finished], None]) -> None:
+        self._settings = settings
+        self._put = put
+        self._started: dict[Identity, tuple[Run, Started]] = {}
+        self._watchers: dict[Identity, Watcher] = {}
+
+    def spawn(self, run: Run) -> Process:
+        """Make the process of a verb; it waits for `go`.
+
+        Raises:
+            StateError: it could not be made; the message says why.
+        """
+        record = run.record
+        deadline = time.time() + record.plan.limits.of(run.verb)
+        try:
+            account = account_of(record.plan.user) if record.plan.user else None
+            place = self._place(record.identity)
+            environment = self._environment(place, run, account)
+            job = job_json(run, self._settings.thing, deadline)
+            started = start(place, run, job=job, environment=environment, account=account, boot_id=self._settings.boot)
+        except OSError as error:
+            raise StateError(f"{error.filename or record.plan.argv[0]}: {error.strerror or error}") from None
+        self._started[record.identity] = (run, started)
+        return started.process
+
+    def go(self, identity: Identity) -> None:
+        """Let a process begin that was made before."""
+        found = self._started.pop(identity, None)
+        if found is None:
+            return
+        run, started = found
+        watcher = Watcher(
+            identity,
+            run.verb,
+            pid=started.process.pid,
+            child=started.child,
+            pidfd=started.pidfd,
+            pipes=started.pipes,
+            exit_file=started.exit_file,
+            put=self._put,
+        )
+        self._watchers[identity] = watcher
+        watcher.start()
+        started.go()
+
+    def kill(self, identity: Identity) -> None:
+        """End a verb: one that has not begun at once and without a word, one that runs by SIGTERM, then SIGKILL."""
+        found = self._started.pop(identity, None)
+        if found is not None:
+            found[1].abandon()
+            return
+        watcher = self._watchers.get(identity)
+        if watcher is not None:
+            watcher.end()
+
+    def adopt(self, record: Record) -> Evidence:
+        """Find, after the agent was started again, what became of the verb in flight."""
+        if record.verb is None or record.process is None:
+            return Evidence.NOT_STARTED
+        place = self._place(record.identity)
+        exit_file = place.exit_file(record.verb, record.attempts.get(record.verb, 1))
+        if boot.lives(record.process, self._settings.boot):
+            try:
+                pidfd = os.pidfd_open(record.process.pid)
+                pipes = place.open_pipes()
+            except OSError:
+                return self._ended(record, exit_file)
+            watcher = Watcher(
+                record.identity,
+                record.verb,
+                pid=record.process.pid,
+                child=None,
+                pidfd=pidfd,
+                pipes=pipes,
+                exit_file=exit_file,
+                put=self._put,
+            )
+            self._watchers[record.identity] = watcher
+            watcher.start()
+            return Evidence.ADOPTED
+        return self._ended(record, exit_file)
+
+    def _ended(self, record: Record, exit_file: Path) -> Evidence:
+        code = read_exit(exit_file)
+        if code is None or record.verb is None:
+            return Evidence.LOST
+        name = signal_name(code)
+        ending = Ending(None if name else code, name, "its output was not kept, the agent was away")
+        self._put(Finished(record.identity, record.verb, ending))
+        return Evidence.ADOPTED
+
+    def clean(self, identity: Identity) -> None:
+        """Remove an execution's folder and keep its log."""
+        self._watchers.pop(identity, None)
+        place = self._place(identity)
+        logs = self._settings.state / "logs"
+        try:
+            logs.mkdir(mode=0o700, exist_ok=True)
+            joblog.collect(place.folder, logs / f"{identity.key}.log")
+            for old in sorted(logs.iterdir(), key=lambda path: path.stat().st_mtime)[:-MAX_LOGS]:
+                old.unlink()
+        except OSError:
+            pass  # A full disk loses a log, never a job.
+        place.remove()
+
+    def sweep(self, keep: set[str]) -> None:
+        """Remove the folders of executions that are not among the keys `keep`: a crash came before their clean-up."""
+        jobs = self._settings.state / "jobs"
+        for path in jobs.iterdir() if jobs.is_dir() else ():
+            if path.name not in keep:
+                Place(path).remove()
+
+    def let_go(self) -> None:
+        """Stop watching; what runs goes on, for the next agent to find."""
+        for _, started in self._started.values():
+            started.abandon()
+        self._started.clear()
+        for watcher in self._watchers.values():
+            watcher.let_go()
+        for watcher in self._watchers.values():
+            watcher.join(5)
+
+    def _place(self, identity: Identity) -> Place:
+        return Place(self._settings.state / "jobs" / identity.key)
+
+    def _environment(self, place: Place, run: Run, account: Account | None) -> dict[str, str]:
+        home = account.home if account else str(Path.home()) if os.geteuid() else "/root"
+        return {
+            "PATH": DEFAULT_PATH,
+            "LANG": "C.UTF-8",
+            **self._settings.environment,
+            "HOME": home,
+            "JOB_CONTRACT": "1",
+            "JOB_VERB": run.verb.value,
+            "JOB_DIR": str(place.work),
+            "JOB_EVENTS": str(place.folder / "events"),
+        }

@@ -1,0 +1,95 @@
+"""What a handler wrote, bounded: the first 128 KiB and the last 64 to 128 KiB, on disk as it comes.
+
+Nothing is synced: a log is no report. It lies beside the job's folder, so that it survives an agent restart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEAD_BYTES = 128 * 1024
+SEGMENT_BYTES = 64 * 1024
+TAIL_BYTES = 4096
+
+
+class JobLog:
+    """Head and tail of one execution's output, over all its verbs.
+
+    Args:
+        folder: the execution's folder; the files are made when there is something to write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._fd = -1
+        self._segment = ""
+        self._size = 0
+
+    def append(self, data: bytes) -> None:
+        """Add output; a disk that is full loses output, never the job."""
+        with contextlib.suppress(OSError):
+            if self._fd < 0:
+                self._open()
+            os.write(self._fd, data)
+            self._size += len(data)
+            if self._size >= (HEAD_BYTES if self._segment == "log" else SEGMENT_BYTES):
+                self._rotate()
+
+    def _open(self) -> None:
+        head = self._folder / "log"
+        full = head.exists() and head.stat().st_size >= HEAD_BYTES
+        self._open_segment("log.tail" if full else "log")
+
+    def _open_segment(self, name: str) -> None:
+        path = self._folder / name
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._segment, self._size = name, os.fstat(self._fd).st_size
+
+    def _rotate(self) -> None:
+        self.close()
+        if self._segment == "log.tail":
+            (self._folder / "log.tail").rename(self._folder / "log.before")
+        self._open_segment("log.tail")
+
+    def close(self) -> None:
+        """Close the file; it is opened again when more comes."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+
+def collect(folder: Path, target: Path) -> None:
+    """Put the parts of the log in `folder` together in `target`; nothing is made when there is no log.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    parts = [folder / name for name in ("log", "log.before", "log.tail") if (folder / name).exists()]
+    if not parts:
+        return
+    with target.open("wb") as out:
+        for index, part in enumerate(parts):
+            if index == 1:
+                out.write(b"\n[thingjobs: output is left out here]\n")
+            out.write(part.read_bytes())
+
+
+class Tail:
+    """The last bytes of one stream, for reasons and status details."""
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    def append(self, data: bytes) -> None:
+        """Add output."""
+        self._data = (self._data + data)[-TAIL_BYTES:]
+
+    def last_line(self) -> str:
+        """Return the last line that is not empty, "" if there is none."""
+        lines = [line for line in self._data.decode(errors="replace").splitlines() if line.strip()]
+        return lines[-1].strip() if lines else ""

@@ -1,0 +1,217 @@
+"""One thread for each running verb: drains what the handler writes at once, and sees it end.
+
+It only reads and puts events on the agent's queue; it decides nothing. Output and handler events are folded into at
+most one Progressed a second, so a chatty handler costs the agent nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from thingjobs.machine.events import Ending, Finished, Progressed
+from thingjobs.runner.events import Lines, Said, fold
+from thingjobs.runner.joblog import JobLog, Tail
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from thingjobs.model import Identity, Verb
+
+READ_BYTES = 64 * 1024
+FOLD_SECONDS = 1.0
+KILL_AFTER_SECONDS = 30.0
+#: What a handler says of output that nobody reads any more is waited for this long after it ended.
+DRAIN_ROUNDS = 64
+
+
+class Watcher(threading.Thread):
+    """Watches one verb of one execution until it ended or the agent lets go of it.
+
+    Args:
+        pid: of the shim; leader of its session and process group.
+        child: the shim if it is our own child, None after a re-adoption.
+        pidfd: becomes readable when the shim ends; closed by the watcher.
+        pipes: the reading ends of stdout, stderr and the events, in this order; closed by the watcher.
+        exit_file: where the shim writes the exit status.
+        put: takes the events.
+    """
+
+    def __init__(  # noqa: PLR0913 - all of it is needed to watch one process
+        self,
+        identity: Identity,
+        verb: Verb,
+        *,
+        pid: int,
+        child: subprocess.Popen[bytes] | None,
+        pidfd: int,
+        pipes: tuple[int, int, int],
+        exit_file: Path,
+        put: Callable[[Progressed | Finished], None],
+    ) -> None:
+        super().__init__(name=f"watch {identity} {verb}", daemon=True)
+        self.identity = identity
+        self._verb = verb
+        self._pid = pid
+        self._child = child
+        self._pidfd = pidfd
+        self._out, self._err, self._events = pipes
+        self._exit_file = exit_file
+        self._put = put
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._log = JobLog(exit_file.parent)
+        self._tails = {self._out: Tail(), self._err: Tail()}
+        self._lines = Lines()
+        self._said = Said()
+        self._news = self._alive = False
+        self._told_at = 0.0
+        self._kill_at: float | None = None
+        self._let_go = False
+
+    # --- called by the agent's thread -----------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Send SIGTERM to all of it now, and SIGKILL when that did not help."""
+        self._signal(signal.SIGTERM)
+        self._kill_at = time.monotonic() + KILL_AFTER_SECONDS
+        self._poke()
+
+    def let_go(self) -> None:
+        """Stop watching; the handler goes on, for the next agent to find."""
+        self._let_go = True
+        self._poke()
+
+    def _poke(self) -> None:
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self._wake, 1)
+
+    # --- the thread -----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Watch until the end."""
+        poller = select.poll()
+        for fd in (self._pidfd, self._out, self._err, self._events, self._wake):
+            poller.register(fd, select.POLLIN)
+        try:
+            while not self._let_go:
+                ready = {fd for fd, _ in poller.poll(self._timeout())}
+                self._read(ready, poller)
+                if self._pidfd in ready:
+                    self._finish()
+                    return
+                self._tell(time.monotonic())
+        finally:
+            self._close()
+
+    def _timeout(self) -> int | None:
+        now = time.monotonic()
+        waits = []
+        if self._news or self._alive:
+            waits.append(self._told_at + FOLD_SECONDS - now)
+        if self._kill_at is not None:
+            waits.append(self._kill_at - now)
+        return max(0, int(min(waits) * 1000) + 1) if waits else None
+
+    def _read(self, ready: set[int], poller: select.poll | None) -> bool:
+        """Read once from each stream that has something; return whether any had."""
+        got = False
+        if self._wake in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._wake)
+        for fd in (self._out, self._err, self._events):
+            if fd not in ready:
+                continue
+            with contextlib.suppress(BlockingIOError):
+                data = os.read(fd, READ_BYTES)
+                got = got or bool(data)
+                self._take(fd, data)
+                if not data and poller is not None:
+                    poller.unregister(fd)
+        if self._kill_at is not None and time.monotonic() >= self._kill_at:
+            self._signal(signal.SIGKILL)
+            self._kill_at = None
+        return got
+
+    def _take(self, fd: int, data: bytes) -> None:
+        if not data:
+            return
+        self._alive = True
+        if fd == self._events:
+            for line in self._lines.feed(data):
+                self._said = fold(self._said, line)
+                self._news = True
+            return
+        self._tails[fd].append(data)
+        self._log.append(data)
+
+    def _tell(self, now: float) -> None:
+        if not (self._news or self._alive) or now < self._told_at + FOLD_SECONDS:
+            return
+        said = self._said if self._news else Said()
+        self._put(Progressed(self.identity, said.percent, said.message, said.details))
+        self._news = self._alive = False
+        self._told_at = now
+
+    def _finish(self) -> None:
+        """The shim ended: end what it left behind, drain what is still in the pipes, tell how it ended."""
+        self._signal(signal.SIGKILL)
+        status = self._child.wait() if self._child else None
+        streams = {self._out, self._err, self._events}
+        for _ in range(DRAIN_ROUNDS):
+            if not self._read(streams, None):
+                break
+        self._put(Finished(self.identity, self._verb, self._ending(status)))
+
+    def _ending(self, status: int | None) -> Ending:
+        code = read_exit(self._exit_file)
+        if code is None and status is not None and status < 0:
+            code = 128 - status
+        said = self._said
+        reason = said.reason or self._tails[self._err].last_line()
+        name = signal_name(code)
+        return Ending(
+            code=None if name else code,
+            signal=name,
+            reason=reason,
+            fault=said.code,
+            reject=said.reject,
+            after=said.after,
+            details=said.details,
+        )
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._pid, number)
+
+    def _close(self) -> None:
+        self._log.close()
+        for fd in (self._pidfd, self._out, self._err, self._events, self._wake):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+def read_exit(path: Path) -> int | None:
+    """Return the exit status that the shim stored; None when there is no complete line."""
+    try:
+        text = path.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return None
+    line, newline, _ = text.partition("\n")
+    return int(line) if newline and line.isdigit() else None
+
+
+def signal_name(code: int | None) -> str:
+    """Return the signal that a shell's exit status stands for, "" when it is a plain status."""
+    if code is None or not 128 < code <= 192:
+        return ""
+    try:
+        return signal.Signals(code - 128).name
+    except ValueError:
+        return f"signal {code - 128}"

@@ -1,0 +1,87 @@
+"""What the agent is doing, as a JSON object that people and programs read: pure, from the core's state and records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from thingjobs.machine.state import UNCLAIMED, Timer
+from thingjobs.model import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from thingjobs.machine.state import Job, State
+    from thingjobs.model import Json, Record
+
+#: Phases in which nothing goes on until something else happens.
+_WAITING = frozenset({Phase.DEFERRED, Phase.CLAIMING, Phase.REBOOTING})
+
+
+def of_agent(state: State, finished: Iterable[Record], *, thing: str, clock: float) -> Json:
+    """Return the status of a running agent.
+
+    Args:
+        state: the core's.
+        finished: records of finished executions, oldest first.
+        thing: the thing's name.
+        clock: seconds, as in the state's timers.
+    """
+    since = state.connected_at
+    jobs = [of_job(job, clock) for job in state.jobs.values()]
+    return {
+        **_common(thing, jobs, [job.record for job in state.jobs.values()], finished),
+        "running": True,
+        "connected": since is not None,
+        "connectedSeconds": None if since is None else round(clock - since),
+    }
+
+
+def of_journal(records: Iterable[Record], *, thing: str) -> Json:
+    """Return the status when no agent runs: what the journal holds."""
+    everything = list(records)
+    open_ = [record for record in everything if record.phase is not Phase.DONE]
+    done = [record for record in everything if record.phase is Phase.DONE]
+    common = _common(thing, [_of_record(record) for record in open_], open_, done)
+    return {**common, "running": False, "connected": False, "connectedSeconds": None}
+
+
+def _common(thing: str, jobs: list[Json], open_: list[Record], finished: Iterable[Record]) -> Json:
+    done = list(finished)
+    return {
+        "thing": thing,
+        "jobs": jobs,
+        "owed": [_of_record(record) for record in open_ if record.owed],
+        "late": [_of_record(record) for record in done if record.late],
+        "last": [_of_record(record) for record in reversed(done)],
+    }
+
+
+def of_job(job: Job, clock: float) -> Json:
+    """Return what is known of an execution that the agent is busy with."""
+    waits = job.phase in _WAITING or bool(job.record.note)
+    again = job.timers.get(Timer.AGAIN, job.timers.get(Timer.DEFER))
+    return {
+        **_of_record(job.record),
+        "progress": job.heard.percent,
+        "message": job.heard.message,
+        "waits": job.record.note or str(job.phase) if waits else "",
+        "againSeconds": None if again is None else max(0, round(again - clock)),
+        "claimed": job.phase not in UNCLAIMED,
+    }
+
+
+def _of_record(record: Record) -> Json:
+    result = record.result
+    return {
+        "jobId": record.identity.job_id,
+        "executionNumber": record.identity.number,
+        "handler": record.plan.handler,
+        "phase": record.phase,
+        "verb": record.verb,
+        "status": result.status if result else None,
+        "code": result.code if result else None,
+        "reason": result.reason if result else "",
+        "late": record.late,
+        "finishedAt": record.finished_at,
+        "details": dict(record.details),
+    }

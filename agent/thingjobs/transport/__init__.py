@@ -1,0 +1,1 @@
+"""Ways to reach the Jobs service, all with the contract of `thingjobs.ports.Transport`."""

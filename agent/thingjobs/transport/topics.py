@@ -1,0 +1,101 @@
+"""The MQTT topics of AWS IoT Jobs, and which reply belongs to which request. Pure; any MQTT library can carry it.
+
+Topics are taken apart by their slashes, never searched: a job may be called `get` or `notify`. Source: AWS IoT Jobs
+device MQTT API operations; reserved topics.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from thingjobs import wire
+from thingjobs.jobs import DescribeNext, GetPending, Update
+
+if TYPE_CHECKING:
+    from thingjobs.jobs import Incoming, Request
+    from thingjobs.model import ThingName
+
+#: Requests that never got a reply are forgotten when this many newer ones are open on the same topic.
+MAX_OPEN_PER_TOPIC = 16
+#: The service accepts at most 8 filters in one SUBSCRIBE; these are 8.
+FILTERS = (
+    "notify",
+    "notify-next",
+    "get/accepted",
+    "get/rejected",
+    "+/get/accepted",
+    "+/get/rejected",
+    "+/update/accepted",
+    "+/update/rejected",
+)
+
+
+class Topics:
+    """Turns requests into messages and messages into what happened, for one thing and one connection."""
+
+    def __init__(self, thing: ThingName) -> None:
+        self._base = f"$aws/things/{thing}/jobs/"
+        self._open: dict[str, dict[str, Request]] = {}
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """What to subscribe to."""
+        return tuple(self._base + suffix for suffix in FILTERS)
+
+    def outgoing(self, request: Request) -> tuple[str, bytes]:
+        """Return topic and payload of a request, and expect its reply."""
+        suffix = _suffix(request)
+        waiting = self._open.setdefault(suffix, {})
+        waiting[request.token] = request
+        if len(waiting) > MAX_OPEN_PER_TOPIC:
+            del waiting[next(iter(waiting))]
+        return self._base + suffix, wire.encode(request)
+
+    def incoming(self, topic: str, payload: bytes) -> Incoming | None:
+        """Return what a message says; None when it is nothing for us, or answers nothing that is open.
+
+        Raises:
+            WireError: the message does not follow the protocol.
+        """
+        if not topic.startswith(self._base):
+            return None
+        parts = topic[len(self._base) :].split("/")
+        match parts:
+            case ["notify"]:
+                return wire.decode_list(wire.parse(payload))
+            case ["notify-next"]:
+                return wire.decode_next(wire.parse(payload))
+            case [*request, "accepted" | "rejected" as verdict] if request:
+                return self._reply("/".join(request), verdict, payload)
+            case _:
+                return None
+
+    def _reply(self, suffix: str, verdict: str, payload: bytes) -> Incoming | None:
+        waiting = self._open.get(suffix)
+        if not waiting:
+            return None
+        body = wire.parse(payload)
+        token = wire.token_of(body)
+        if token is None and len(waiting) == 1:
+            # An error about JSON that could not be read has no token: it can only be about this one.
+            token = next(iter(waiting))
+        request = waiting.pop(token, None) if token else None
+        if not waiting:
+            self._open.pop(suffix, None)
+        if request is None:
+            return None
+        if verdict == "accepted":
+            return wire.decode_accepted(request, body)
+        return wire.decode_refused(request, body)
+
+
+def _suffix(request: Request) -> str:
+    match request:
+        case GetPending():
+            return "get"
+        case DescribeNext():
+            return "$next/get"
+        case Update():
+            return f"{request.job_id}/update"
+        case _:
+            return f"{request.job_id}/get"
