@@ -225,7 +225,7 @@ class Daemon:
     # --- effects --------------------------------------------------------------------------------------------------
 
     def _carry_out(self, effects: Sequence[Effect]) -> None:
-        unsaved: dict[Identity, str] = {}
+        unsaved: dict[Identity, tuple[Record, str]] = {}
         withheld: dict[Identity, list[Effect]] = {}
         for effect in effects:
             subject = about(effect)
@@ -236,10 +236,11 @@ class Daemon:
                 self._do(effect)
             except StateError as error:
                 log.error("%s", error)  # noqa: TRY400 - the reason is the message; a traceback helps nobody here
-                if subject is not None:
-                    unsaved[subject], withheld[subject] = str(error), []
-        for subject, reason in unsaved.items():
-            self._soon.append(NotSaved(subject, reason, tuple(withheld[subject])))
+                if isinstance(effect, Save):
+                    identity = effect.record.identity
+                    unsaved[identity], withheld[identity] = (effect.record, str(error)), []
+        for identity, (record, reason) in unsaved.items():
+            self._soon.append(NotSaved(record, reason, tuple(withheld[identity])))
 
     def _do(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - one case an effect
         parts = self._parts

@@ -83,7 +83,7 @@ class ThisDevice:
         if user not in handlers.run_as:
             reason = f"runAsUser: {user} is not listed in [handlers] run_as on this device"
             raise DocumentError(Code.USER_FORBIDDEN, reason)
-        if os.geteuid() == 0 and AWS_STEPS not in handlers.allow_root:
+        if os.geteuid() == 0 and not may_be_root(self._config, AWS_STEPS):
             reason = f"runAsUser: to become {user}, {AWS_STEPS} must be listed in [handlers] allow_root on this device"
             raise DocumentError(Code.USER_FORBIDDEN, reason)
         if os.geteuid() != 0 and shutil.which("sudo") is None:
@@ -98,9 +98,14 @@ def effective_user(config: Config, handler: str) -> str:
 
 def account(config: Config, handler: str) -> str | None:
     """Return the user to become for `handler`, None to stay who the agent is."""
-    if os.geteuid() != 0 or handler in config.handlers.allow_root:
+    if os.geteuid() != 0 or may_be_root(config, handler):
         return None
     return config.handlers.user
+
+
+def may_be_root(config: Config, handler: str) -> bool:
+    """Return whether the operator listed `handler` among those that may run as root."""
+    return any(fnmatchcase(handler, pattern) for pattern in config.handlers.allow_root)
 
 
 class Judge:

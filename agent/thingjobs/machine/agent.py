@@ -21,6 +21,7 @@ from thingjobs.jobs import (
     Updated,
 )
 from thingjobs.machine import look
+from thingjobs.machine.effects import Clean, Save
 from thingjobs.machine.events import (
     Doubted,
     Due,
@@ -40,13 +41,13 @@ from thingjobs.machine.state import Job, LookTimer, State, Timer
 from thingjobs.machine.table import TABLE
 from thingjobs.machine.turn import Turn
 from thingjobs.model import Code, Phase, Result, Status
-from thingjobs.policy import EXPECT_NEXT_WITHIN, LOOK_EVERY, MAX_REMEMBERED, spread
+from thingjobs.policy import EXPECT_NEXT_WITHIN, LOOK_EVERY, MAX_REMEMBERED, SAVE_RETRY_CAP, spread
 
 if TYPE_CHECKING:
     from thingjobs.machine.effects import Effect
     from thingjobs.machine.events import Event, JobEvent
     from thingjobs.machine.state import Now
-    from thingjobs.model import Identity
+    from thingjobs.model import Identity, Record
 
 
 def step(state: State, event: Event, now: Now) -> tuple[State, tuple[Effect, ...]]:  # noqa: C901, PLR0912 - one case an event
@@ -59,14 +60,8 @@ def step(state: State, event: Event, now: Now) -> tuple[State, tuple[Effect, ...
     """
     turn = Turn(state, now)
     match event:
-        case Connected():
-            _connected(turn)
-        case Disconnected():
-            _disconnected(turn, event)
-        case NextChanged():
-            _next_changed(turn, event)
-        case ListChanged():
-            _list_changed(turn, event)
+        case Connected() | Disconnected() | NextChanged() | ListChanged():
+            _heard(turn, event)
         case Pending() | Described() | Updated() | Refused():
             _replied(turn, event)
         case Stop():
@@ -78,6 +73,8 @@ def step(state: State, event: Event, now: Now) -> tuple[State, tuple[Effect, ...
             _due(turn, event)
         case Resumed(record):
             _give(turn, Job(record=record), event)
+        case NotSaved(record) if record.phase is Phase.DONE:
+            _unsaved(turn, record)
         case Judged() | Spawned() | NotSpawned() | Progressed() | Finished() | NotSaved():
             job = turn.state.jobs.get(event.identity)
             if job is not None:
@@ -127,6 +124,23 @@ def _remember(turn: Turn, identity: Identity) -> None:
     turn.change(remembered=kept, deferrals=deferrals)
 
 
+def _unsaved(turn: Turn, record: Record) -> None:
+    """The end of an execution could not be written down: nothing hangs on it here, but a restart would ask again."""
+    turn.change(
+        unsaved=(*turn.state.unsaved, record),
+        timers={**turn.state.timers, LookTimer.SAVE: turn.now.clock + SAVE_RETRY_CAP},
+    )
+
+
+def _save_ends(turn: Turn) -> None:
+    records = turn.state.unsaved
+    # Whether this works is known only after this step; what waits is looked for again a moment later.
+    again = {LookTimer.RETRY: turn.now.clock + 1} if turn.connected else {}
+    turn.change(unsaved=(), offer=None, timers={**turn.state.timers, **again})
+    for record in records:
+        turn.do(Save(record), Clean(record.identity))
+
+
 def _due(turn: Turn, event: Due) -> None:
     job = turn.state.jobs.get(event.identity) if event.identity else None
     timer = event.timer
@@ -139,6 +153,18 @@ def _due(turn: Turn, event: Due) -> None:
 def _tell_all(turn: Turn, event: JobEvent) -> None:
     for job in tuple(turn.state.jobs.values()):
         _give(turn, job, event)
+
+
+def _heard(turn: Turn, event: Connected | Disconnected | NextChanged | ListChanged) -> None:
+    match event:
+        case Connected():
+            _connected(turn)
+        case Disconnected():
+            _disconnected(turn, event)
+        case NextChanged():
+            _next_changed(turn, event)
+        case ListChanged():
+            _list_changed(turn, event)
 
 
 # --- the connection -----------------------------------------------------------------------------------------------
@@ -154,7 +180,8 @@ def _connected(turn: Turn) -> None:
 
 def _disconnected(turn: Turn, event: Disconnected) -> None:
     was_up = turn.connected
-    turn.change(connected_at=None, look=None, timers={}, offer=None)
+    kept = {key: at for key, at in turn.state.timers.items() if key is LookTimer.SAVE}
+    turn.change(connected_at=None, look=None, timers=kept, offer=None)
     if was_up:
         turn.note(f"connection lost: {event.reason}", warning=True)
     else:
@@ -168,7 +195,10 @@ def _look_due(turn: Turn, timer: object) -> None:
     if not isinstance(timer, LookTimer) or timer not in turn.state.timers:
         return
     turn.change(timers={key: at for key, at in turn.state.timers.items() if key is not timer})
-    look.on_due(turn, timer)
+    if timer is LookTimer.SAVE:
+        _save_ends(turn)
+    else:
+        look.on_due(turn, timer)
 
 
 # --- messages -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from thingjobs.jobs import Refusal
 from thingjobs.machine.effects import Forget, Judge, Save
-from thingjobs.machine.report import Match, adopted, ask, can_send, compare, owe, retry, update
+from thingjobs.machine.report import Match, adopted, ask, can_send, close, compare, owe, retry, update
 from thingjobs.machine.state import NO_PLAN, Job, Kind, Timer
 from thingjobs.machine.verbs import begin, failure, on_finished, on_not_spawned, start
 from thingjobs.machine.watch import on_doubted, on_link_up
@@ -62,6 +62,8 @@ def on_judged(turn: Turn, job: Job, event: Judged) -> Job | None:
 
 def on_checked(turn: Turn, job: Job, event: Finished) -> Job | None:
     """`check` answered before the claim."""
+    if job.running is None:
+        return job
     job = job.with_(running=None, verb=None).without(Timer.VERB, Timer.STALL)
     details = {**job.record.details, **job.heard.details, **event.ending.details}
     return _after_check(turn, job.with_(details=details), event.ending)
@@ -118,9 +120,9 @@ def refuse(turn: Turn, job: Job, result: Result) -> Job:
 def send_refusal(turn: Turn, job: Job, event: object = None) -> Job:  # noqa: ARG001 - a row for several events
     """Send the refusal when it can be sent."""
     result = job.record.result
+    job = job.with_(claim=job.record.claim or turn.mint())
     if result is None or not can_send(turn, job):
         return job
-    job = job.with_(claim=job.record.claim or turn.mint())
     return update(turn, job, Kind.REFUSE, result.status, {"code": result.code or "", "reason": result.reason})
 
 
@@ -156,7 +158,8 @@ def claim(turn: Turn, job: Job) -> Job:
 
 def send_claim(turn: Turn, job: Job, event: object = None) -> Job:  # noqa: ARG001 - a row for several events
     """Send IN_PROGRESS: exclusive by its version, and asking for the document with fresh URLs."""
-    if not can_send(turn, job):
+    unsaved = Timer.SAVE in job.timers
+    if unsaved or not can_send(turn, job):
         return job
     return update(turn, job, Kind.CLAIM, Status.IN_PROGRESS, {}, with_document=True)
 
@@ -191,6 +194,8 @@ def on_claim_refused(turn: Turn, job: Job, event: Refused) -> Job | None:
             return send_claim(turn, job.with_(minimal=True))
         case Refusal.REQUEST_THROTTLED | Refusal.INTERNAL_ERROR | Refusal.UNKNOWN:
             return retry(turn, job)
+        case Refusal.TERMINAL_STATE_REACHED | Refusal.INVALID_STATE_TRANSITION | Refusal.RESOURCE_NOT_FOUND:
+            return over(turn, job, f"{event.text} {event.message}")
         case _:
             drop(turn, job, f"{event.text} {event.message}")
             return None
@@ -201,6 +206,8 @@ def _on_stored_claim(turn: Turn, job: Job, event: Refused) -> Job | None:
     match compare(job, event.state, Status.IN_PROGRESS):
         case Match.OURS:
             return ask(turn, job, with_document=True)
+        case Match.ENDED:
+            return over(turn, job, f"it is {event.state.status}")
         case _:
             drop(turn, job, f"it is {event.state.status} now")
             return None
@@ -211,8 +218,7 @@ def on_claim_described(turn: Turn, job: Job, event: Described) -> Job | None:
     job = job.with_(open=None).without(Timer.REPLY)
     found = event.execution
     if found is None or found.identity != job.identity or found.status.terminal:
-        drop(turn, job, "it is over")
-        return None
+        return over(turn, job, f"it is {found.status}" if found else "it is gone")
     job = job.with_(version=found.version)
     if found.status is Status.QUEUED:
         return send_claim(turn, job)
@@ -222,11 +228,18 @@ def on_claim_described(turn: Turn, job: Job, event: Described) -> Job | None:
     return _claimed(turn, job, found.document)
 
 
-def drop(turn: Turn, job: Job, why: str = "") -> None:
+def drop(turn: Turn, job: Job, why: str) -> None:
     """Forget an execution that is not ours; dropping it makes the core look again."""
-    if why:
-        turn.note(f"not claimed: {why}", job.identity)
+    turn.note(f"not claimed: {why}", job.identity)
     turn.do(Forget(job.identity))
+
+
+def over(turn: Turn, job: Job, why: str) -> Job | None:
+    """The execution is over. One that came out of the journal may have been ours: that is kept, not forgotten."""
+    if job.execution is not None:
+        drop(turn, job, why)
+        return None
+    return close(turn, job, late=f"it was over when the agent came back: {why}")
 
 
 def on_claim_unanswered(turn: Turn, job: Job, event: Unanswered) -> Job:  # noqa: ARG001

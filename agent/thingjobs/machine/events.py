@@ -85,10 +85,11 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A verb's process is gone, and so is everything it started."""
+    """A verb's process is gone, and so is everything it started; `attempt` tells which run of it."""
 
     identity: Identity
     verb: Verb
+    attempt: int
     ending: Ending
 
 
@@ -115,9 +116,14 @@ class Resumed:
 class NotSaved:
     """The journal could not be written; `withheld` was to be done after it and has not been done."""
 
-    identity: Identity
+    record: Record
     reason: str
-    withheld: tuple[Effect, ...]
+    withheld: tuple[Effect, ...] = ()
+
+    @property
+    def identity(self) -> Identity:
+        """Which execution this is about."""
+        return self.record.identity
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,9 @@ def take_offer(turn: Turn) -> None:
     """Consider the newest offer, if the agent is free and not ending."""
     state = turn.state
     execution = state.offer
-    if execution is None or state.jobs or state.stopping is not Stopping.NO or not turn.connected:
+    # While the end of an earlier execution is in no journal, a restart would go on with it: nothing new begins.
+    busy = state.jobs or state.unsaved or state.stopping is not Stopping.NO
+    if execution is None or busy or not turn.connected:
         return
     turn.change(offer=None)
     if execution.identity in state.remembered or execution.status.terminal:
@@ -139,7 +141,7 @@ def take_offer(turn: Turn) -> None:
 
 
 def _start(turn: Turn, execution: Execution) -> None:
-    timers = {key: at for key, at in turn.state.timers.items() if key is LookTimer.PERIODIC}
+    timers = {key: at for key, at in turn.state.timers.items() if key in (LookTimer.PERIODIC, LookTimer.SAVE)}
     job = offered(turn, execution)
     turn.change(jobs={execution.identity: job}, timers=timers, look=None)
 

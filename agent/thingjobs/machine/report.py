@@ -84,8 +84,10 @@ def ask(turn: Turn, job: Job, *, with_document: bool) -> Job:
 
 
 def can_send(turn: Turn, job: Job) -> bool:
-    """Return whether an update of `job` can go out now."""
-    return turn.connected and job.open is None and job.record.ended is None and not job.record.cancelled
+    """Return whether a request about `job` can go out now; none does before the execution is claimed."""
+    record = job.record
+    over = record.ended is not None or record.cancelled
+    return turn.connected and job.open is None and record.claim != "" and not over
 
 
 # --- the result ---------------------------------------------------------------------------------------------------

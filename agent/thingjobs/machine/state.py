@@ -78,12 +78,14 @@ class Timer(StrEnum):
 
 
 class LookTimer(StrEnum):
-    """The timers of the search for executions."""
+    """The timers that belong to no execution: those of the search."""
 
     REPLY = "look-reply"
     RETRY = "look-retry"
     EXPECT = "look-expect"
     PERIODIC = "look-periodic"
+    #: Not of the search: tombstones that could not be written are tried again.
+    SAVE = "save"
 
 
 class Stopping(Enum):
@@ -212,6 +214,7 @@ class State:
         offer: the newest offer that came while the agent was busy.
         deferrals: how often each waiting execution was put off.
         look: the search in progress.
+        unsaved: finished executions whose end the journal does not know yet.
     """
 
     settings: Settings
@@ -224,6 +227,7 @@ class State:
     offer: Execution | None = None
     deferrals: Mapping[Identity, int] = field(default_factory=dict)
     look: Look | None = None
+    unsaved: tuple[Record, ...] = ()
     timers: Mapping[LookTimer, float] = field(default_factory=dict)
     stopping: Stopping = Stopping.NO
 

@@ -127,8 +127,8 @@ TABLE: Mapping[Phase, Mapping[type, Row]] = {
     P.CLAIMING: {
         Judged: _row(claim.on_judged_again, *_STARTED),
         Updated: _row(claim.on_claimed, *_STARTED),
-        Refused: _row(claim.on_claim_refused, gone=True),
-        Described: _row(claim.on_claim_described, *_STARTED, gone=True),
+        Refused: _row(claim.on_claim_refused, P.DONE, gone=True),
+        Described: _row(claim.on_claim_described, *_STARTED, P.DONE, gone=True),
         Unanswered: _row(claim.on_claim_unanswered),
         Due: _row(claim.on_claim_due),
         LinkUp: _row(claim.on_claim_link_up),

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
         Stop,
     )
     from thingjobs.machine.turn import Turn
+    from thingjobs.model import Record
 
+#: What a verb that exited with 196 waits for.
+RESTART_NOTE = "waits for a restart of the agent"
 #: The order of the verbs after the claim; `check` and `rollback` stand beside it.
 ORDER = (Verb.PREPARE, Verb.APPLY, Verb.VERIFY, Verb.COMMIT)
 
@@ -54,6 +57,7 @@ def start(turn: Turn, job: Job) -> Job:
 def begin(turn: Turn, job: Job, verb: Verb, *, rebooted: bool = False) -> Job:
     """Enter the phase of `verb` and run it; `commit` first wants proof that the service is still reached."""
     job = job.with_(phase=PHASE_OF[verb], verb=None, process=None, stop_why="", note="", again=verb)
+    job = job.without(Timer.VERB, Timer.STALL, Timer.AGAIN, Timer.REACH, Timer.REBOOT)
     if verb is Verb.COMMIT:
         return _prove_reach(turn, job)
     return begin_run(turn, job, verb, rebooted=rebooted)
@@ -136,7 +140,7 @@ def on_progressed(turn: Turn, job: Job, event: Progressed) -> Job:
 
 def on_finished(turn: Turn, job: Job, event: Finished) -> Job:
     """A verb ended: what comes next depends on which it was and how it ended."""
-    if event.verb is not job.running:
+    if event.verb is not job.running or event.attempt != job.record.attempts.get(event.verb):
         return job
     details = {**job.record.details, **job.heard.details, **event.ending.details}
     heard = replace(job.heard, details=NOTHING)
@@ -163,7 +167,7 @@ def _after(turn: Turn, job: Job, verb: Verb, ending: Ending) -> Job:
         case Exit.DONE_AND_REBOOT:
             return reboot(turn, job, _next(job, verb))
         case Exit.AGAIN_AFTER_RESTART:
-            job = job.with_(verb=None, process=None, again=verb, note="waits for a restart of the agent")
+            job = job.with_(verb=None, process=None, again=verb, note=RESTART_NOTE)
             turn.do(Save(job.record))
             return job
         case _:
@@ -296,11 +300,16 @@ def on_resumed(turn: Turn, job: Job, event: Resumed) -> Job:
     record = job.record
     clock = turn.now.clock
     job = job.at(Timer.PROGRESS, clock + FIRST_PROGRESS_AFTER).at(Timer.LEARN, clock + LEARN_AFTER)
-    if event.evidence is Evidence.ADOPTED and record.verb is not None:
+    if event.evidence is Evidence.ADOPTED and record.verb is not None and not _stale_verify(turn, record):
         return job.with_(running=record.verb).at(Timer.VERB, clock + record.plan.limits.of(record.verb))
     if event.evidence is Evidence.LOST and record.verb is not None:
         return _lost(turn, job.with_(deaths=record.deaths + 1), record.verb)
     return _again(turn, job)
+
+
+def _stale_verify(turn: Turn, record: Record) -> bool:
+    """What `verify` found in another boot says nothing about this one."""
+    return record.verb is Verb.VERIFY and record.process is not None and record.process.boot != turn.now.boot
 
 
 def _again(turn: Turn, job: Job) -> Job:
@@ -308,7 +317,13 @@ def _again(turn: Turn, job: Job) -> Job:
     verb = job.record.again or job.record.verb
     if verb is None:
         return fail(turn, job, Code.AGENT_DEFECT, "the journal does not say which verb comes next")
-    return begin(turn, job, verb)
+    return begin(turn, job, _verified(turn, job, verb))
+
+
+def _verified(turn: Turn, job: Job, verb: Verb) -> Verb:
+    """`commit` wants a `verify` of this very boot before it."""
+    stale = verb is Verb.COMMIT and Verb.VERIFY in job.record.plan.verbs and job.record.boot != turn.now.boot
+    return Verb.VERIFY if stale else verb
 
 
 def _lost(turn: Turn, job: Job, verb: Verb) -> Job:
@@ -316,11 +331,9 @@ def _lost(turn: Turn, job: Job, verb: Verb) -> Job:
     if record.deaths >= MAX_DEATHS_PER_VERB:
         reason = f"{verb} was interrupted {record.deaths} times together with the agent"
         return fail(turn, job, Code.INTERRUPTED, reason)
-    if verb is Verb.COMMIT and record.boot != turn.now.boot and Verb.VERIFY in record.plan.verbs:
-        return begin(turn, job, Verb.VERIFY)
     if verb is Verb.APPLY:
         return _interrupted_apply(turn, job)
-    return begin(turn, job, verb)
+    return begin(turn, job, _verified(turn, job, verb))
 
 
 def _interrupted_apply(turn: Turn, job: Job) -> Job:
@@ -393,30 +406,37 @@ def _on_deadline(turn: Turn, job: Job) -> Job:
 
 
 def on_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
-    """No journal, no new step: `prepare` and `apply` wait; `verify`, `commit` and `rollback` go on."""
+    """No journal, no new step: `prepare` and `apply` wait; what runs, and `verify`, `commit`, `rollback`, go on."""
     turn.note(f"the journal cannot be written: {event.reason}", job.identity, warning=True)
     tries = job.save_tries + 1
-    job = job.with_(save_tries=tries).at(Timer.SAVE, turn.now.clock + backoff(tries, 1.0, cap=SAVE_RETRY_CAP))
-    if job.running not in (Verb.PREPARE, Verb.APPLY) and job.phase is not Phase.REBOOTING:
-        turn.do(*(effect for effect in event.withheld if not isinstance(effect, Save)))
-        return job
-    if job.running is None:
-        return job.with_(withheld=event.withheld)
-    # A process that waits for its Go has done nothing: end it, and make a new one when the journal is back.
-    verb, attempts = job.running, dict(job.record.attempts)
+    wait = backoff(tries, 1.0, cap=SAVE_RETRY_CAP)
+    job = job.with_(save_tries=tries).at(Timer.SAVE, turn.now.clock + wait)
+    begins = any(isinstance(effect, (Run, Go)) for effect in event.withheld)
+    if begins and job.running in (Verb.PREPARE, Verb.APPLY):
+        return _not_begun(turn, job.with_(note=event.reason), job.running)
+    turn.do(*(effect for effect in event.withheld if not isinstance(effect, Save)))
+    return job
+
+
+def _not_begun(turn: Turn, job: Job, verb: Verb) -> Job:
+    """A process that waits for its Go has done nothing: end it, and make a new one when the journal is back."""
+    attempts = dict(job.record.attempts)
     if job.record.process is not None:
         attempts[verb] -= 1
         turn.do(Kill(job.identity))
-    job = job.with_(running=None, verb=None, process=None, attempts=attempts, again=verb, note=event.reason)
+    job = job.with_(running=None, verb=None, process=None, attempts=attempts, again=verb)
     return job.without(Timer.VERB, Timer.STALL)
 
 
 def _save_again(turn: Turn, job: Job) -> Job:
-    turn.do(Save(job.record), *job.withheld)
-    job = job.with_(withheld=())
+    turn.do(Save(job.record))
     again = job.record.again
-    held = again is not None and job.running is None and job.phase in (Phase.PREPARING, Phase.APPLYING)
-    return begin(turn, job, again) if held and again else job
+    waits = job.running is None and job.phase in (Phase.PREPARING, Phase.APPLYING) and Timer.AGAIN not in job.timers
+    return begin(turn, job, again) if waits and again and not _wants_restart(job) else job
+
+
+def _wants_restart(job: Job) -> bool:
+    return job.record.note == RESTART_NOTE
 
 
 def on_stop(turn: Turn, job: Job, event: Stop) -> Job:

@@ -10,7 +10,7 @@ from thingjobs.machine.report import Match, adopted, ask, can_send, close, compa
 from thingjobs.machine.state import Kind, Timer
 from thingjobs.machine.verbs import advance, begin, fail, on_reached, undo
 from thingjobs.model import Code, Phase, Status, Verb
-from thingjobs.policy import MAX_REBOOT_REQUESTS, REBOOT_WAIT, TIMER_SLACK
+from thingjobs.policy import MAX_REBOOT_REQUESTS, REBOOT_WAIT, SAVE_RETRY_CAP, TIMER_SLACK, backoff
 
 if TYPE_CHECKING:
     from thingjobs.jobs import Described, Refused
@@ -182,15 +182,20 @@ def on_reboot_due(turn: Turn, job: Job, event: Due) -> Job:
     """The machine was told to reboot, and is still up."""
     if event.timer is Timer.SAVE:
         turn.do(Save(job.record), *job.withheld)
-        return job.with_(withheld=())
+        held, job = job.withheld, job.with_(withheld=())
+        return job.at(Timer.REBOOT, turn.now.clock + REBOOT_WAIT) if held else job
     return reboot_now(turn, job) if event.timer is Timer.REBOOT else job
 
 
 def on_reboot_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
-    """No journal, no reboot."""
-    turn.note(f"the reboot waits: the journal cannot be written: {event.reason}", job.identity, warning=True)
-    job = job.with_(withheld=event.withheld).without(Timer.REBOOT)
-    return job.at(Timer.SAVE, turn.now.clock + 30)
+    """No journal, no reboot; the status is still sent."""
+    turn.note(f"the journal cannot be written: {event.reason}", job.identity, warning=True)
+    held = tuple(effect for effect in event.withheld if isinstance(effect, Reboot))
+    turn.do(*(effect for effect in event.withheld if not isinstance(effect, (Save, Reboot))))
+    tries = job.save_tries + 1
+    job = job.with_(save_tries=tries, withheld=held or job.withheld)
+    job = job.without(Timer.REBOOT) if held else job
+    return job.at(Timer.SAVE, turn.now.clock + backoff(tries, 1.0, cap=SAVE_RETRY_CAP))
 
 
 def on_rebooted(turn: Turn, job: Job, event: Resumed) -> Job:  # noqa: ARG001

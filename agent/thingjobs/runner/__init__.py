@@ -88,6 +88,7 @@ class Runner:
         watcher = Watcher(
             identity,
             run.verb,
+            run.attempt,
             pid=started.process.pid,
             child=started.child,
             pidfd=started.pidfd,
@@ -124,6 +125,7 @@ class Runner:
             watcher = Watcher(
                 record.identity,
                 record.verb,
+                record.attempts.get(record.verb, 1),
                 pid=record.process.pid,
                 child=None,
                 pidfd=pidfd,
@@ -142,7 +144,7 @@ class Runner:
             return Evidence.LOST
         name = signal_name(code)
         ending = Ending(None if name else code, name, "its output was not kept, the agent was away")
-        self._put(Finished(record.identity, record.verb, ending))
+        self._put(Finished(record.identity, record.verb, record.attempts.get(record.verb, 1), ending))
         return Evidence.ADOPTED
 
     def clean(self, identity: Identity) -> None:

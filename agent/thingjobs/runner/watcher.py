@@ -48,6 +48,7 @@ class Watcher(threading.Thread):
         self,
         identity: Identity,
         verb: Verb,
+        attempt: int,
         *,
         pid: int,
         child: subprocess.Popen[bytes] | None,
@@ -59,6 +60,7 @@ class Watcher(threading.Thread):
         super().__init__(name=f"watch {identity} {verb}", daemon=True)
         self.identity = identity
         self._verb = verb
+        self._attempt = attempt
         self._pid = pid
         self._child = child
         self._pidfd = pidfd
@@ -167,7 +169,7 @@ class Watcher(threading.Thread):
         for _ in range(DRAIN_ROUNDS):
             if not self._read(streams, None):
                 break
-        self._put(Finished(self.identity, self._verb, self._ending(status)))
+        self._put(Finished(self.identity, self._verb, self._attempt, self._ending(status)))
 
     def _ending(self, status: int | None) -> Ending:
         code = read_exit(self._exit_file)

@@ -1,0 +1,41 @@
+"""The configuration: TOML files in, one frozen `Config` out, or every problem at once.
+
+    settings     the frozen dataclasses, and the defaults
+    keys         the table of keys: what each may hold; kinds are in `kinds`
+    judge        one file against the table
+    settle       all files together: overriding, what is missing, what contradicts
+    load         reading files; `load` and `local`
+    files        `check_files`: certificates, keys and folders that the configuration names
+    names        the thing's name from the host, a file or the certificate (`certificate` reads it)
+    schema       the JSON Schema, generated from the table: `python -m thingjobs.config.schema`
+
+Nothing outside this package reads configuration or the process environment, which is always an argument.
+"""
+
+from thingjobs.config.files import check_files
+from thingjobs.config.load import default_paths, load, local
+from thingjobs.config.settings import (
+    Cloud,
+    Config,
+    Connection,
+    Handlers,
+    Jobs,
+    State,
+    System,
+    Thing,
+)
+
+__all__ = [
+    "Cloud",
+    "Config",
+    "Connection",
+    "Handlers",
+    "Jobs",
+    "State",
+    "System",
+    "Thing",
+    "check_files",
+    "default_paths",
+    "load",
+    "local",
+]

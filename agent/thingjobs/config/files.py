@@ -1,0 +1,193 @@
+"""The files that a configuration names: are they there, readable, what they should be, and safe from others.
+
+Looks only; the network, the clock and what a certificate says are not looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import TYPE_CHECKING
+
+from thingjobs.config.settings import Handlers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from thingjobs.config.settings import Config, Connection
+
+#: Certificates and keys are a few KiB, a bundle of a whole system some hundred.
+_MOST_BYTES = 4 * 1024 * 1024
+_LABEL = re.compile(rb"^-----BEGIN ([A-Z0-9 ]+)-----", re.MULTILINE)
+
+
+def check_files(config: Config) -> list[str]:
+    """Return what is wrong with the files that a configuration names: one sentence each, with what to do."""
+    return [
+        *(_connection(config.connection) if config.connection.endpoint else ()),
+        *_bundle("AWS_CA_BUNDLE", config.cloud.ca_bundle),
+        *_handler_folders(config.handlers),
+        *_scripts(config.handlers.scripts),
+        *_boot_id(config.system.boot_id_file),
+        *_state(config.state.directory),
+    ]
+
+
+def _connection(connection: Connection) -> Iterator[str]:
+    problems = []
+    if connection.certificate is not None:
+        problems += _pem("connection.certificate", connection.certificate, "CERTIFICATE")
+    if connection.private_key is not None:
+        problems += _key(connection.private_key)
+    yield from problems
+    if not problems and connection.certificate and connection.private_key:
+        yield from _pair(connection.certificate, connection.private_key)
+    yield from _bundle("connection.ca", connection.ca)
+
+
+def _key(path: Path) -> list[str]:
+    name = "connection.private_key"
+    problems = _pem(name, path, "PRIVATE KEY")
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return problems  # said already
+    if mode & 0o077 and stat.S_ISREG(mode):
+        problems.append(f"{name}: others may use {path} (mode {stat.S_IMODE(mode):04o}); run chmod 600 {_sh(path)}")
+    return problems
+
+
+def _pem(name: str, path: Path, wanted: str) -> list[str]:
+    try:
+        data = _content(path)
+    except OSError as error:
+        return [_unreadable(name, path, error)]
+    labels = [label.decode() for label in _LABEL.findall(data)]
+    if not labels:
+        return [f"{name}: {path} is not a PEM file; convert it with openssl"]
+    if "ENCRYPTED PRIVATE KEY" in labels or b"Proc-Type: 4,ENCRYPTED" in data:
+        return [f"{name}: {path} has a passphrase, which nobody can type in here; write it without one"]
+    if not any(label.endswith(wanted) for label in labels):
+        return [f"{name}: {path} holds a {labels[0]}, not a {wanted}; set {name} to the right file"]
+    return []
+
+
+def _content(path: Path, most: int = _MOST_BYTES) -> bytes:
+    """Return what a regular file holds; anything else, a pipe for instance, could block for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise IsADirectoryError
+    with path.open("rb") as file:
+        return file.read(most)
+
+
+def _unreadable(name: str, path: Path, error: OSError) -> str:
+    match error:
+        case FileNotFoundError() | NotADirectoryError():
+            return f"{name}: there is no file {path}; put it there, or set {name} to where it is"
+        case IsADirectoryError():
+            return f"{name}: {path} is not a file; set {name} to one"
+        case PermissionError():
+            return f"{name}: {path} cannot be read by this account; give it to the account that runs the agent"
+        case _:
+            return f"{name}: {path} cannot be read ({error.strerror}); put it there anew"
+
+
+def _pair(certificate: Path, key: Path) -> Iterator[str]:
+    import ssl  # noqa: PLC0415 - large, and not needed to read the configuration
+
+    try:
+        # The password keeps OpenSSL from asking for one on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            yield (
+                f"connection.private_key: {key} is not the key of the certificate {certificate}; "
+                "set both to files that were made together"
+            )
+        else:
+            why = (error.reason or "damaged").replace("_", " ").lower()
+            yield f"connection.certificate: {certificate} and {key} cannot be used ({why}); make them anew"
+
+
+def _bundle(name: str, path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    problems = _pem(name, path, "CERTIFICATE")
+    if problems:
+        return problems
+    import ssl  # noqa: PLC0415 - large, and not needed to read the configuration
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        return [f"{name}: the certificates in {path} are damaged; put the file there anew"]
+    return []
+
+
+def _handler_folders(handlers: Handlers) -> Iterator[str]:
+    for folder in handlers.directory:
+        yield from _folder("handlers.directory", folder, may_be_missing=folder in Handlers().directory)
+
+
+def _scripts(folder: Path) -> list[str]:
+    return list(_folder("handlers.scripts", folder, may_be_missing=folder == Handlers().scripts))
+
+
+def _folder(name: str, folder: Path, *, may_be_missing: bool) -> Iterator[str]:
+    """Look at a folder of programs and at what lies in it; the usual folders need not be there."""
+    try:
+        entries = [folder, *sorted(folder.iterdir())]
+    except FileNotFoundError:
+        if not may_be_missing:
+            yield f"{name}: there is no folder {folder}; make it, or set {name} to where it is"
+    except NotADirectoryError:
+        yield f"{name}: {folder} is not a folder; set {name} to one"
+    except OSError as error:
+        yield f"{name}: {folder} cannot be listed ({error.strerror}); let the agent's account read it"
+    else:
+        yield from (
+            f"{name}: others may change {entry}, and it is run here; run chmod go-w {_sh(entry)}"
+            for entry in entries
+            if _others_may_write(entry)
+        )
+
+
+def _others_may_write(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+    except OSError:
+        return False  # a link that leads nowhere runs nothing
+
+
+def _boot_id(path: Path) -> list[str]:
+    name = "system.boot_id_file"
+    try:
+        content = _content(path, 4096).strip()  # Linux refuses to read megabytes of a file in /proc/sys
+    except OSError as error:
+        return [_unreadable(name, path, error)]
+    return [] if content else [f"{name}: {path} is empty; set {name} to a file that differs after every boot"]
+
+
+def _state(folder: Path) -> list[str]:
+    name = "state.directory"
+    place = next(place for place in (folder, *folder.parents) if _exists(place))
+    if not place.is_dir():
+        return [f"{name}: {place} is not a folder; move it away, or set {name} to another place"]
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        return [f"{name}: this account may not write in {place}; make {folder} and give it to the agent's account"]
+    return []
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        return False  # so it is a folder above it that stands in the way
+
+
+def _sh(path: Path) -> str:
+    import shlex  # noqa: PLC0415 - needed only when something is wrong
+
+    return shlex.quote(str(path))

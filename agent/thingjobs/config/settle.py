@@ -1,0 +1,211 @@
+"""All configuration files together: what is missing, what contradicts, and the finished `Config`.
+
+Files are already read. All that is looked up here is the thing's name, where a setting says how to find it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from thingjobs.config.judge import Draft, judge
+from thingjobs.config.keys import KEYS, REGION, URL
+from thingjobs.config.kinds import shown
+from thingjobs.config.names import thing_name
+from thingjobs.config.settings import Cloud, Config, Connection, Handlers, Jobs, State, System, Thing
+from thingjobs.errors import ConfigError
+from thingjobs.model import ThingName
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from thingjobs.config.judge import Given, Source
+    from thingjobs.config.kinds import Kind
+
+_HTTPS_PORT = 8443  # AWS IoT Core, device communication protocols: HTTPS with a client certificate
+_CLIENT_ID_BYTES = 128  # AWS IoT Core quotas
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the configuration takes from the machine and the command rather than from files.
+
+    Attributes:
+        hostname: of the machine.
+        environment: of the process.
+        defaults: stand in for settings that no file gives, by key.
+        connected: whether an endpoint is needed, and wanted.
+    """
+
+    hostname: str
+    environment: Mapping[str, str]
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    connected: bool = True
+
+
+def settle(sources: Sequence[Source], host: Host) -> Config:
+    """Judge all files, let later ones override earlier ones, and build the configuration.
+
+    Raises:
+        ConfigError: with every problem of every file in file order, then those of all files together.
+    """
+    draft = Draft()
+    for rank, source in enumerate(sources):
+        judge(source, rank, draft)
+    merged = _merged(draft, host)
+    _check_present(draft, host, merged, sources)
+    thing = _thing(draft, host, merged)
+    connection = _connection(draft, host, merged, thing)
+    cloud = _cloud(draft, host, merged)
+    if draft.problems or thing is None:
+        raise ConfigError(tuple(dict.fromkeys(draft.problems)))
+    return Config(
+        thing=thing,
+        connection=connection,
+        jobs=Jobs(**_section(merged, "jobs")),
+        handlers=Handlers(**_section(merged, "handlers")),
+        cloud=cloud,
+        system=System(**_section(merged, "system")),
+        state=State(**_section(merged, "state")),
+        facts=merged["facts"],
+    )
+
+
+def _merged(draft: Draft, host: Host) -> dict[str, Any]:
+    """Return the value of every key: from the files, else from the command, else the default, else None."""
+    merged: dict[str, Any] = {}
+    for name, key in KEYS.items():
+        if key.kind.entries:
+            merged[name] = MappingProxyType(dict(draft.tables.get(name, {})))
+        elif name in draft.values:
+            merged[name] = draft.values[name].value
+        elif name in host.defaults:
+            merged[name] = host.defaults[name]
+        else:
+            merged[name] = None if key.default is None else key.kind.make(key.default, Path("/"))
+    return merged
+
+
+def _section(merged: Mapping[str, Any], section: str) -> dict[str, Any]:
+    return {name.partition(".")[2]: value for name, value in merged.items() if name.startswith(f"{section}.")}
+
+
+def _check_present(draft: Draft, host: Host, merged: Mapping[str, Any], sources: Sequence[Source]) -> None:
+    if draft.broken:
+        return  # what is missing may well stand in the file that could not be read
+    where = f" (in {sources[0].path})" if sources else ""
+    names = {"thing.name", "thing.name_from"}
+    if not any(merged[name] for name in names) and not names & draft.refused:
+        how = 'write name = "pump-7" or name_from = "certificate-cn" in the section [thing]'
+        draft.problems.append(f"thing.name is missing{where}: {how}")
+    name = "connection.endpoint"
+    if host.connected and not merged[name] and name not in draft.refused:
+        how = f"write endpoint = {shown(KEYS[name].example)} in the section [connection]"
+        draft.problems.append(f"{name} is missing{where}: {how}")
+
+
+def _thing(draft: Draft, host: Host, merged: Mapping[str, Any]) -> Thing | None:
+    if {"thing.name", "thing.name_from"} & draft.refused:
+        return None
+    chosen = _chosen(draft)
+    if chosen is not None and chosen is draft.values.get("thing.name_from"):
+        return _looked_up(draft, host, merged, chosen)
+    name = merged["thing.name"]
+    return Thing(ThingName(name)) if name else None
+
+
+def _chosen(draft: Draft) -> Given | None:
+    """Return the one of name and name_from that counts: the later file's; both in one file are a problem."""
+    name, name_from = draft.values.get("thing.name"), draft.values.get("thing.name_from")
+    if name is None or name_from is None:
+        return name or name_from
+    if name.rank == name_from.rank:
+        wrong = "thing.name is set in the same file; keep one of the two"
+        draft.refuse("thing.name_from", name_from.raw, name_from.path, wrong)
+    return max(name, name_from, key=lambda given: given.rank)
+
+
+def _looked_up(draft: Draft, host: Host, merged: Mapping[str, Any], how: Given) -> Thing | None:
+    if how.value == "certificate-cn" and "connection.certificate" in draft.refused:
+        return None
+    try:
+        name = thing_name(
+            how.value,
+            folder=how.path.parent,
+            certificate=merged["connection.certificate"],
+            hostname=host.hostname,
+        )
+    except ValueError as error:
+        wrong = f'{error}; put that right, or write name = "pump-7" instead'
+        draft.refuse("thing.name_from", how.raw, how.path, wrong)
+        return None
+    return Thing(name, how.value)
+
+
+def _connection(draft: Draft, host: Host, merged: Mapping[str, Any], thing: Thing | None) -> Connection:
+    values = _section(merged, "connection")
+    endpoint, values["port"] = _endpoint(draft, merged)
+    values["endpoint"] = endpoint if host.connected else ""
+    values["client_id"] = _client_id(draft, merged["connection.client_id"], thing)
+    _check_pair(draft, merged, "connection.certificate", "connection.private_key")
+    return Connection(**values)
+
+
+def _endpoint(draft: Draft, merged: Mapping[str, Any]) -> tuple[str, int]:
+    """Return host and port: as written behind the host, as set, or what the transport usually has."""
+    bracketed, _, rest = (merged["connection.endpoint"] or "").rpartition("]")
+    name, _, written = rest.partition(":")
+    name = bracketed.removeprefix("[") + name
+    port = draft.values.get("connection.port")
+    if port is None:
+        usual = _HTTPS_PORT if merged["connection.transport"] == "https" else merged["connection.port"]
+        return name, int(written or usual)
+    if written and int(written) != port.value:
+        wrong = f"connection.endpoint already says :{written}; keep one of the two"
+        draft.refuse("connection.port", port.raw, port.path, wrong)
+    return name, port.value
+
+
+def _client_id(draft: Draft, template: str, thing: Thing | None) -> str:
+    client_id = template.replace("{thing}", thing.name if thing else "")
+    if (size := len(client_id.encode())) > _CLIENT_ID_BYTES:
+        given = draft.values["connection.client_id"]
+        wrong = f"is {size} bytes long, and AWS IoT takes at most {_CLIENT_ID_BYTES}; write a shorter one"
+        draft.refuse("connection.client_id", given.raw, given.path, wrong)
+    return client_id
+
+
+def _cloud(draft: Draft, host: Host, merged: Mapping[str, Any]) -> Cloud:
+    _check_pair(draft, merged, "cloud.role_alias", "cloud.credentials_endpoint")
+    values = _section(merged, "cloud")
+    if not values["region"]:
+        values["region"] = _variable(draft, host, REGION, "eu-west-1", "AWS_REGION", "AWS_DEFAULT_REGION")
+    for name, service in (("s3_control_url", "S3_CONTROL"), ("batch_url", "BATCH")):
+        names = (f"AWS_ENDPOINT_URL_{service}", "AWS_ENDPOINT_URL")
+        values[name] = _variable(draft, host, URL, "http://127.0.0.1:5000", *names)
+    bundle = host.environment.get("AWS_CA_BUNDLE")
+    return Cloud(**values, ca_bundle=Path(bundle).absolute() if bundle else None)
+
+
+def _variable(draft: Draft, host: Host, kind: Kind, example: str, *names: str) -> str:
+    """Return the first of these environment variables that is set and not empty."""
+    name = next((name for name in names if host.environment.get(name)), None)
+    if name is None:
+        return ""
+    value = host.environment[name]
+    if wrong := kind.wrong(value):
+        draft.refuse(name, value, "the environment", f"{wrong}, for example {example}")
+    return value
+
+
+def _check_pair(draft: Draft, merged: Mapping[str, Any], one: str, other: str) -> None:
+    """Note a problem if only one of two settings that need each other is set."""
+    full, empty = (one, other) if merged[one] else (other, one)
+    if {one, other} & draft.refused or not merged[full] or merged[empty]:
+        return
+    said = empty if empty in draft.values else full
+    given = draft.values[said]
+    wrong = f"{full} is of no use without {empty}; write both, for example {empty} = {shown(KEYS[empty].example)}"
+    draft.refuse(said, given.raw, given.path, wrong)

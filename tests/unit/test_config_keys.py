@@ -1,0 +1,193 @@
+"""Every setting takes what it should and refuses what it should, and the JSON Schema says the same."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields
+from datetime import date
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import fastjsonschema
+import pytest
+
+from thingjobs.config.judge import Source
+from thingjobs.config.keys import KEYS, SECTIONS, Key
+from thingjobs.config.schema import schema, text
+from thingjobs.config.settle import Host, settle
+from thingjobs.errors import ConfigError
+
+FILE = Path("/etc/thingjobs/config.toml")
+
+#: By key: what is right, and what is wrong although its type is right.
+TEXTS: dict[str, tuple[list[str], list[str]]] = {
+    "thing.name": (["a", "pump-7", "a:b_C-9", "x" * 128], ["", "x" * 129, "a b", "pümpe", "a/b", "a\n", "#"]),
+    "thing.name_from": (["hostname", "file:/etc/machine-id"], ["", "host", "file:", "certificate-cn ", "file:\n"]),
+    "connection.endpoint": (
+        ["localhost", "a-ats.iot.eu-west-1.amazonaws.com", "h:1", "h:65535", "10.0.0.1:8883", "[::1]:8883", "mqtt_1"],
+        ["", "https://a.b", "a.b/c", "a b", "h:0", "h:65536", "h:", "::1", "-a", "a.", "u@h", "h:8883\n"],
+    ),
+    "connection.client_id": (
+        ["{thing}", "agent-{thing}", "jobs/{thing}", "ä"],
+        ["", "$agent", "{host}", "{thing", "a}", "{}", "a\x00", "a\nb"],
+    ),
+    "connection.proxy": (
+        ["", "http://proxy:3128", "http://u:p@proxy.example.com:3128", "http://[::1]:1"],
+        ["proxy:3128", "https://proxy", "socks5://proxy", "http://", "http://u:p@", "http://proxy/path"],
+    ),
+    "connection.certificate": (["", "device.pem", "/a b/c.pem"], ["a\x00", "a\nb"]),
+    "connection.private_key": (["", "device.key"], ["a\x00"]),
+    "connection.ca": (["", "ca.pem"], ["a\x00"]),
+    "handlers.scripts": (["/s", "s"], ["", "\x00"]),
+    "handlers.user": (["nobody", "_x", "Handler.one", "host$"], ["", "0", "a b", "-x", "a:b", "root\n"]),
+    "cloud.region": (
+        ["", "eu-west-1", "us-gov-west-1", "eusc-de-east-1", "us-iso-east-1"],
+        ["eu", "eu-west", "EU-WEST-1", "eu-west-1a", "-west-1"],
+    ),
+    "cloud.account": (["", "123456789012"], ["12345678901", "1234567890123", "1234-5678-9012"]),
+    "cloud.role_alias": (["", "device-role", "a=,@-_", "x" * 128], ["x" * 129, "a/b", "a b"]),
+    "cloud.credentials_endpoint": (["", "c.credentials.iot.eu-west-1.amazonaws.com", "h:443"], ["https://h", "h:x"]),
+    "system.boot_id_file": (["/b"], ["", "\x00"]),
+    "state.directory": (["/var/lib/x", "state"], ["", "\x00"]),
+}
+LISTS: dict[str, tuple[list[object], list[object]]] = {
+    "jobs.only": ([[], ["*"], ["fw-*", "x"]], ["*", [""], [3], [["*"]], ["a\n"]]),
+    "handlers.directory": (["/h", ["/h"], ["/h", "i"], []], ["", [""], [3], [["/h"]], ["\x00"]]),
+    "handlers.allow": ([[], ["*"]], ["*", [""], [True]]),
+    "handlers.allow_root": ([[], ["firmware"]], ["firmware", [""], [0]]),
+    "handlers.run_as": ([[], ["operator"]], ["operator", ["a b"], [0]]),
+    "handlers.environment": ([{}, {"TZ": "UTC", "_a1": "two\nlines"}], ["TZ=UTC", ["TZ"]]),
+    "cloud.allow_s3_jobs": ([[], ["*"]], ["*", [""]]),
+    "cloud.allow_batch_jobs": ([[], ["*"]], ["*", [""]]),
+    "system.reboot": ([["reboot"], ["systemctl", "reboot"]], [[], "reboot", [""], ["reboot", 1]]),
+    "facts": ([{}, {"site": "north", "a.b": ""}], ["site", ["site"]]),
+}
+#: Wrong for every key, but for the type in which it would be right.
+FOREIGN: list[object] = [True, 2.5, 7, date(2024, 2, 29), [{}], {"a": {"b": 1}}, "\x00", 16**5000]
+
+
+def values(key: Key) -> tuple[list[Any], list[Any]]:
+    """Return what the key must take and what it must refuse."""
+    if key.name in TEXTS:
+        right, wrong = TEXTS[key.name]
+        return [*right], [*wrong, *FOREIGN, []]
+    if key.name in LISTS:
+        return LISTS[key.name][0], [*LISTS[key.name][1], *(value for value in FOREIGN if not isinstance(value, dict))]
+    described = key.kind.schema
+    if "enum" in described:
+        return described["enum"], [*FOREIGN, "", "PAHO", "5", 4, 3.1, []]
+    low, high = described["minimum"], described["maximum"]
+    outside = [low - 1, high + 1, -1, str(low), float(high) + 0.5]
+    return [low, low + 1, high], [*outside, *(value for value in FOREIGN if value != 7), [], ""]
+
+
+def table(name: str, value: object) -> dict[str, Any]:
+    """Return a complete file in which one setting has this value."""
+    made: dict[str, Any] = {"thing": {"name": "pump"}, "connection": {"endpoint": "localhost"}}
+    section, _, last = name.partition(".")
+    if not last:
+        return {**made, name: value}
+    if name == "thing.name_from":
+        made["thing"] = {}
+    made.setdefault(section, {})[last] = value
+    return made
+
+
+def problems(content: dict[str, Any]) -> tuple[str, ...]:
+    """Return what is wrong with a file, nothing if it loads."""
+    try:
+        settle([Source(FILE, content)], Host("host", {}))
+    except ConfigError as error:
+        return error.problems
+    return ()
+
+
+EVERY_KEY = pytest.mark.parametrize("key", KEYS.values(), ids=KEYS.keys())
+#: What has to be written together with a value for the whole to be right.
+PARTNER = {
+    "connection.certificate": ("connection", "private_key"),
+    "connection.private_key": ("connection", "certificate"),
+    "cloud.role_alias": ("cloud", "credentials_endpoint"),
+    "cloud.credentials_endpoint": ("cloud", "role_alias"),
+}
+
+
+@EVERY_KEY
+def test_right_values_are_taken(key: Key) -> None:
+    for value in values(key)[0]:
+        content = table(key.name, value)
+        if key.name in PARTNER:
+            section, name = PARTNER[key.name]
+            content[section][name] = "x" if value else ""
+        if value == "file:/etc/machine-id":
+            assert key.kind.wrong(value) == ""  # whether the file is there is another question
+        else:
+            assert problems(content) == ()
+
+
+@EVERY_KEY
+def test_a_wrong_value_gives_one_sentence_with_the_key_the_file_and_what_would_be_right(key: Key) -> None:
+    for value in values(key)[1]:
+        (problem,) = problems(table(key.name, value))
+        assert problem.startswith(key.name)
+        assert f"(in {FILE}): must be " in problem
+        assert len(problem.splitlines()) == 1
+        proposed = problem.rpartition(", for example ")[2]
+        assert key.kind.wrong(tomllib.loads(f"x = {proposed}")["x"]) == ""
+
+
+@EVERY_KEY
+def test_the_schema_of_a_setting_agrees_with_what_the_agent_takes(key: Key) -> None:
+    right, wrong = values(key)
+    check = fastjsonschema.compile(key.kind.schema)
+    for value in right:
+        check(value)
+    for value in wrong:
+        with pytest.raises(fastjsonschema.JsonSchemaValueException):
+            check(value)
+
+
+def test_the_schema_takes_a_complete_file_and_refuses_what_is_missing_doubled_or_unknown() -> None:
+    check = fastjsonschema.compile(schema())
+    good = {"thing": {"name": "pump"}, "connection": {"endpoint": "localhost"}, "facts": {"site": "north"}}
+    check(good)
+    for bad in (
+        {**good, "thing": {}},
+        {**good, "thing": {"name": "pump", "name_from": "hostname"}},
+        {**good, "connection": {}},
+        {**good, "jobs": {"onyl": ["*"]}},
+        {**good, "unknown": {}},
+        {"thing": {"name": "pump"}},
+    ):
+        with pytest.raises(fastjsonschema.JsonSchemaValueException):
+            check(bad)
+
+
+def test_the_schema_in_the_package_is_the_one_that_the_table_makes() -> None:
+    kept = files("thingjobs") / "schemas" / "config.json"
+    assert kept.read_text() == text(), "run python -m thingjobs.config.schema > its file"
+
+
+def test_the_sample_values_cover_every_setting_that_is_text_or_a_list() -> None:
+    described = {
+        key.name for key in KEYS.values() if "minimum" not in key.kind.schema and "enum" not in key.kind.schema
+    }
+    assert described == TEXTS.keys() | LISTS.keys()
+
+
+def test_every_field_of_the_configuration_is_a_setting_unless_it_comes_from_the_environment() -> None:
+    in_classes = {f"{section}.{field.name}" for section, made in SECTIONS.items() for field in fields(made)}
+    from_environment = {"cloud.s3_control_url", "cloud.batch_url", "cloud.ca_bundle"}
+    assert in_classes - from_environment == KEYS.keys() - {"facts"}
+
+
+@EVERY_KEY
+def test_what_a_message_proposes_and_the_default_are_right_values(key: Key) -> None:
+    assert key.kind.wrong(key.example) == ""
+    assert key.default is None or key.kind.wrong(key.default) == ""
+
+
+def test_only_the_thing_and_the_endpoint_have_no_default() -> None:
+    without = {key.name for key in KEYS.values() if key.default is None}
+    assert without == {"thing.name", "thing.name_from", "connection.endpoint"}
