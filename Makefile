@@ -16,7 +16,7 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test lint bench wheel clean
+.PHONY: help demo setup test lint bench explore wheel clean
 
 help: ## this list
 	@echo "thingjobs, the job agent for AWS IoT things. What make can do here:"
@@ -40,6 +40,9 @@ lint: $(DEV_READY) ## format, lint, types and import rules; changes nothing
 bench: $(DEV_READY) ## the benchmarks, each beside its floor in the same run
 	@sh tests/install-mosquitto.sh
 	@$(BIN)/python -m pytest -s -o python_files='bench_*.py' tests/benchmarks $(ARGS)
+
+explore: $(DEV_READY) ## the core against 60,000 random schedules of faults; THINGJOBS_SCHEDULES says how many
+	@THINGJOBS_SCHEDULES=$${THINGJOBS_SCHEDULES:-60000} $(BIN)/python -m pytest -q tests/integration/test_core_explored.py
 
 wheel: $(DEV_READY) ## sdist and wheel, into dist/
 	@rm -rf dist

@@ -240,7 +240,8 @@ class Daemon:
                     identity = effect.record.identity
                     unsaved[identity], withheld[identity] = (effect.record, str(error)), []
         for identity, (record, reason) in unsaved.items():
-            self._soon.append(NotSaved(record, reason, tuple(withheld[identity])))
+            # Before all else that these effects caused: what comes next depends on it.
+            self._soon.appendleft(NotSaved(record, reason, tuple(withheld[identity])))
 
     def _do(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - one case an effect
         parts = self._parts

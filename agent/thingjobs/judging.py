@@ -44,8 +44,7 @@ class ThisDevice:
     @property
     def facts(self) -> Mapping[str, str]:
         """What conditions are judged by: the agent's own facts, then those of the configuration."""
-        uname = platform.uname()
-        own = {"operatingSystem": uname.system, "architecture": uname.machine, "thingName": self.thing}
+        own = {"operatingSystem": _distribution(), "architecture": platform.machine(), "thingName": self.thing}
         return {**own, **self._config.facts}
 
     @property
@@ -89,6 +88,14 @@ class ThisDevice:
         if os.geteuid() != 0 and shutil.which("sudo") is None:
             reason = f"runAsUser: the agent is not root and there is no sudo, so it cannot become {user}"
             raise DocumentError(Code.USER_FORBIDDEN, reason)
+
+
+def _distribution() -> str:
+    """Return what AWS's examples call the operating system: `ubuntu`, `debian`, `rhel`…; ID of os-release."""
+    try:
+        return platform.freedesktop_os_release()["ID"]
+    except OSError:
+        return platform.system().lower()
 
 
 def effective_user(config: Config, handler: str) -> str:
@@ -144,10 +151,13 @@ class Judge:
         user = account(self._config, handler.name)
         if user is not None:
             try:
-                pwd.getpwnam(user)
+                uid = pwd.getpwnam(user).pw_uid
             except KeyError:
                 reason = f"there is no user {user} on this device; create it, or set [handlers] user"
                 raise DocumentError(Code.USER_UNKNOWN, reason) from None
+            if uid == 0:
+                reason = f"only handlers in [handlers] allow_root may run as root; list {handler.name} there"
+                raise DocumentError(Code.USER_FORBIDDEN, reason)
         return Plan(
             handler=handler.name,
             argv=handler.argv,

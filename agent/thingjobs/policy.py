@@ -51,12 +51,14 @@ class Settings:
         step_timeout_minutes: asked for in each update, 1..10080.
         progress_interval: the largest distance between two progress reports, seconds.
         agent: the mark in every update, thingjobs/VERSION.
+        may_reboot: whether a job may have this machine rebooted at all.
     """
 
     agent: str
     only: tuple[str, ...] = ("*",)
     step_timeout_minutes: int = 1440
     progress_interval: float = 300.0
+    may_reboot: bool = True
 
     def ours(self, job_id: JobId) -> bool:
         """Return whether this agent takes jobs of that id."""

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +16,7 @@ from thingjobs import statusbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 PATIENCE_SECONDS = 30
 
@@ -33,12 +33,13 @@ class Agent:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, environment: dict[str, str] | None = None) -> None:
-        """Start it."""
+        """Start it, and wait until it answers."""
         argv = [sys.executable, "-m", "thingjobs", "run", "--verbose", "--config", str(self.config)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(environment or {})}
             )
+        eventually(lambda: self.state.exists() and statusbox.ask(self.state))
 
     def stop(self) -> int:
         """End it as a service manager does, and return its exit code."""

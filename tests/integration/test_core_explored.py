@@ -43,7 +43,7 @@ from thingjobs.machine.events import (
     Spawned,
 )
 from thingjobs.machine.table import TABLE, Row
-from thingjobs.model import Code, Identity, Phase, Plan, Process, Record, Result, Status, ThingName, Verb
+from thingjobs.model import Code, Identity, JobId, Phase, Plan, Process, Record, Result, Status, ThingName, Verb
 from thingjobs.policy import Settings
 from thingjobs.testing import JobsService, Lost, ManualClock
 from thingjobs.transport.topics import Topics
@@ -181,9 +181,9 @@ class World:
                     unsaved[subject] = [effect.record]
                 else:
                     soon.extend(self._carry_out(effect))
-            soon.extend(NotSaved(record, "full", tuple(rest)) for record, *rest in unsaved.values())
+            soon.extendleft(NotSaved(record, "full", tuple(rest)) for record, *rest in unsaved.values())
 
-    def _carry_out(self, effect: Any) -> list[Any]:
+    def _carry_out(self, effect: Any) -> list[Any]:  # noqa: C901, PLR0912 - one case an effect
         match effect:
             case Save(record):
                 self.disk[record.identity] = records.dump(record)
@@ -389,11 +389,7 @@ def check(world: World) -> None:
     """What must hold after any schedule of faults."""
     journal = {identity: records.load(data) for identity, data in world.disk.items()}
     for view in world.service.executions(THING):
-        identity = next(
-            key
-            for key in [*journal, Identity(view.job_id, view.number, int(view.queued_at))]
-            if key.job_id == view.job_id
-        )  # type: ignore[arg-type]
+        identity = Identity(JobId(view.job_id), view.number, int(view.queued_at))
         kind = view.job_id.rsplit("-", 1)[0]
         record = journal.get(identity)
         if kind not in MAY_RUN_AGAIN:

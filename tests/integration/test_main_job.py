@@ -166,7 +166,7 @@ def test_reboot_succeeds_only_after_the_boot_id_changed(cloud: Cloud, eventually
     agent = cloud.agent
     document = steps("Reboot", type="runHandler", input={"handler": "reboot.sh", "path": ""})
     cloud.service.create_job("reboot", document, [THING])
-    eventually(lambda: (agent.folder / "rebooted").exists())
+    eventually((agent.folder / "rebooted").exists)
 
     agent.kill()
     agent.start()

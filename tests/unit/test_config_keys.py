@@ -60,7 +60,7 @@ LISTS: dict[str, tuple[list[object], list[object]]] = {
     "handlers.environment": ([{}, {"TZ": "UTC", "_a1": "two\nlines"}], ["TZ=UTC", ["TZ"]]),
     "cloud.allow_s3_jobs": ([[], ["*"]], ["*", [""]]),
     "cloud.allow_batch_jobs": ([[], ["*"]], ["*", [""]]),
-    "system.reboot": ([["reboot"], ["systemctl", "reboot"]], [[], "reboot", [""], ["reboot", 1]]),
+    "system.reboot": ([["reboot"], ["systemctl", "reboot"], []], ["reboot", [""], ["reboot", 1]]),
     "facts": ([{}, {"site": "north", "a.b": ""}], ["site", ["site"]]),
 }
 #: Wrong for every key, but for the type in which it would be right.

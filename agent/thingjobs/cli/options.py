@@ -40,7 +40,7 @@ def load(chosen: argparse.Namespace) -> Config:
     if chosen.local is not None:
         if not chosen.local.is_dir():
             raise ConfigError([f"--local {chosen.local}: there is no such folder"])
-        return configuration.local(chosen.local.resolve(), [chosen.config] if chosen.config else [])
+        return configuration.local(chosen.local.resolve(), [chosen.config] if chosen.config else [], environment=os.environ)
     return configuration.load([chosen.config] if chosen.config else None, environment=os.environ)
 
 

@@ -169,6 +169,7 @@ def _parts(config: Config, transport: Transport, journal: Journal, inbox: queue.
             only=config.jobs.only,
             step_timeout_minutes=config.jobs.step_timeout_minutes,
             progress_interval=config.jobs.progress_interval_seconds,
+            may_reboot=bool(config.system.reboot),
         ),
         transport=transport,
         journal=journal,

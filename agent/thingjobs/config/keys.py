@@ -269,13 +269,13 @@ def _cloud() -> tuple[Key, ...]:
 
 
 def _machine() -> tuple[Key, ...]:
-    argv = texts("a list: the program and its arguments", text("a string that is not empty"), least=1)
+    argv = texts("a list: the program and its arguments, or [] for never", text("a string that is not empty"))
     facts = table(text("a name"), text("text without NUL", r"[^\x00]*"))
     return (
         Key(
             "system.reboot",
             argv,
-            "The program that reboots the machine, with its arguments.",
+            "The program that reboots the machine, with its arguments; [] forbids reboots.",
             ["systemctl", "reboot"],
         ),
         Key(

@@ -54,6 +54,8 @@ def local(folder: Path, base: Sequence[Path] = (), *, environment: Mapping[str, 
         "thing.name": local_name(hostname),
         "state.directory": folder.absolute() / ".thingjobs",
         "handlers.user": None,
+        # Nobody who tries a job on a laptop wants the laptop rebooted.
+        "system.reboot": (),
     }
     return settle(list(_sources(base)), Host(hostname, environment or {}, defaults, connected=False))
 

@@ -152,6 +152,13 @@ def on_refusal_refused(turn: Turn, job: Job, event: Refused) -> Job | None:
 def claim(turn: Turn, job: Job) -> Job:
     """Write down what is claimed and with which mark, then claim it."""
     job = job.with_(phase=Phase.CLAIMING, claim=turn.mint(), verb=None, process=None, tries=0)
+    return _save_claim(turn, job)
+
+
+def _save_claim(turn: Turn, job: Job) -> Job:
+    if turn.state.unsaved:
+        # A restart would go on with what the journal believes unfinished, beside this one.
+        return job.at(Timer.SAVE, turn.now.clock + SAVE_RETRY_CAP)
     turn.do(Save(job.record))
     return send_claim(turn, job)
 
@@ -250,9 +257,7 @@ def on_claim_unanswered(turn: Turn, job: Job, event: Unanswered) -> Job:  # noqa
 
 def on_claim_due(turn: Turn, job: Job, event: Due) -> Job:
     """Try again: to write the journal, or to claim."""
-    if event.timer is Timer.SAVE:
-        turn.do(Save(job.record))
-    return send_claim(turn, job)
+    return _save_claim(turn, job) if event.timer is Timer.SAVE else send_claim(turn, job)
 
 
 def on_claim_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:

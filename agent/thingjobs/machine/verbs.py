@@ -274,6 +274,9 @@ def _later(turn: Turn, job: Job, verb: Verb, ending: Ending) -> Job:
 
 def reboot(turn: Turn, job: Job, again: Verb | None) -> Job:
     """The handler wants a reboot: write down what follows it, tell the service, then do it."""
+    if not turn.settings.may_reboot:
+        reason = "the job wants a reboot, and this agent may not reboot the machine ([system] reboot is empty)"
+        return fail(turn, job, Code.REBOOT_FAILED, reason)
     if job.record.reboots >= MAX_REBOOTS:
         return fail(turn, job, Code.REBOOT_FAILED, f"the job asked for more than {MAX_REBOOTS} reboots")
     job = job.with_(
