@@ -230,7 +230,10 @@ class Daemon:
         for effect in effects:
             subject = about(effect)
             if subject is not None and subject in unsaved:
-                withheld[subject].append(effect)
+                if isinstance(effect, Save):  # What is to be written in the end is the newest.
+                    unsaved[subject] = (effect.record, unsaved[subject][1])
+                else:
+                    withheld[subject].append(effect)
                 continue
             try:
                 self._do(effect)

@@ -38,6 +38,7 @@ from thingjobs.machine.events import (
     Finished,
     Judged,
     NotSaved,
+    NotSpawned,
     Progressed,
     Resumed,
     Spawned,
@@ -103,6 +104,7 @@ class World:
     disk_full: bool = False
     processes: dict[Identity, Verbing] = field(default_factory=dict)
     exits: dict[tuple[Identity, Verb, int], int | None] = field(default_factory=dict)
+    watched: set[Identity] = field(default_factory=set)
     applies: Counter[Identity] = field(default_factory=Counter)
     ran: list[tuple[Identity, Verb, int]] = field(default_factory=list)
     cancelled: set[str] = field(default_factory=set)
@@ -113,7 +115,13 @@ class World:
     pid: int = 100
 
     def __post_init__(self) -> None:
-        self.service = JobsService(self.clock, count_service_changes=self.rng.random() < 0.5)
+        self.service = JobsService(
+            self.clock,
+            count_service_changes=self.rng.random() < 0.5,
+            version_first=self.rng.random() < 0.5,
+            terminal_update_code=self.rng.choice(["InvalidStateTransition", "TerminalStateReached"]),
+            presign=lambda url: f"{url}?signature={self.rng.random()}",
+        )
         self.service.listen(THING, self._hear)
         self.service.interpose(lambda _: self._fault())
         self.topics = Topics(THING)
@@ -149,6 +157,7 @@ class World:
         self.state = State(settings=settings, nonce=f"n{self.starts}", remembered=done)
         # A process that was never let go ends with the agent that made it; one that is in no journal is swept away.
         self.processes = {key: one for key, one in self.processes.items() if one.going and key in self.disk}
+        self.watched = set()
         for record in loaded:
             if record.phase is not Phase.DONE:
                 self.give(Resumed(record, self._evidence(record)))
@@ -163,6 +172,7 @@ class World:
             return Evidence.ADOPTED
         process = self.processes.get(record.identity)
         alive = process is not None and (process.verb, process.attempt) == (record.verb, attempt)
+        self.watched.add(record.identity)
         return Evidence.ADOPTED if alive else Evidence.LOST
 
     def give(self, event: Any) -> None:
@@ -175,7 +185,9 @@ class World:
                 subject = getattr(effect, "identity", None) or getattr(
                     getattr(effect, "record", None), "identity", None
                 )
-                if subject in unsaved and not isinstance(effect, Note):
+                if subject in unsaved and isinstance(effect, Save):
+                    unsaved[subject][0] = effect.record
+                elif subject in unsaved and not isinstance(effect, Note):
                     unsaved[subject].append(effect)
                 elif isinstance(effect, Save) and self.disk_full:
                     unsaved[subject] = [effect.record]
@@ -229,13 +241,18 @@ class World:
         verbs, _, more = KINDS[kind]
         return Plan(handler=kind, argv=("x",), verbs=verbs, **more)  # type: ignore[arg-type]
 
-    def _spawn(self, run: Run) -> Spawned:
+    def _spawn(self, run: Run) -> Spawned | NotSpawned:
         identity = run.record.identity
         before = self.processes.get(identity)
         # What an earlier agent left running, unknown to the journal because the disk was full, is ended first.
         assert before is None or before.over or before.made_by < self.starts, "two verbs of one execution at once"
         busy = [other for other, one in self.processes.items() if other != identity and not one.over]
         assert not busy, "two executions at once"
+        self.processes.pop(identity, None)
+        if self.faults and self.rng.random() < 0.02:
+            return NotSpawned(run.record.identity, run.verb, "out of processes")
+        self.watched.add(identity)
+        self.exits.pop((identity, run.verb, run.attempt), None)
         self.processes[identity] = Verbing(identity, run.verb, run.attempt, self.starts)
         self.pid += 1
         return Spawned(identity, run.verb, Process(self.pid, self.pid, f"boot-{self.boot}"))
@@ -266,7 +283,8 @@ class World:
                 process.ended = self._exit_of(process)
                 self.exits[process.identity, process.verb, process.attempt] = process.ended
                 ending = Ending(process.ended, reason="because")
-                self.inbox.append(Finished(process.identity, process.verb, process.attempt, ending))
+                if process.identity in self.watched:
+                    self.inbox.append(Finished(process.identity, process.verb, process.attempt, ending))
 
     def _exit_of(self, process: Verbing) -> int | None:
         if process.killed:
@@ -378,7 +396,10 @@ def explored(seed: int) -> World:
     for number in range(rng.randint(1, 3)):
         kind = rng.choice([*KINDS, "nonsense"])
         minutes = rng.choice([None, None, 30])
-        world.service.create_job(f"{kind}-{number}", {"kind": kind}, [THING], in_progress_timeout_minutes=minutes)
+        document = {"kind": kind}
+        if rng.random() < 0.3:
+            document["url"] = "${aws:iot:s3-presigned-url:https://s3.eu-west-1.amazonaws.com/bucket/key}"
+        world.service.create_job(f"{kind}-{number}", document, [THING], in_progress_timeout_minutes=minutes)
     for _ in range(rng.randint(20, 120)):
         world.one_thing()
     world.calm()

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from thingjobs.model import Identity, Record
 
 
-def step(state: State, event: Event, now: Now) -> tuple[State, tuple[Effect, ...]]:  # noqa: C901, PLR0912 - one case an event
+def step(state: State, event: Event, now: Now) -> tuple[State, tuple[Effect, ...]]:  # noqa: C901 - one case an event
     """Return the state after `event`, and the effects to carry out in order. Pure.
 
     Args:

@@ -114,7 +114,12 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class NotSaved:
-    """The journal could not be written; `withheld` was to be done after it and has not been done."""
+    """The journal could not be written; `withheld` was to be done after it and has not been done.
+
+    Attributes:
+        record: the newest that was to be written.
+        withheld: holds no Save.
+    """
 
     record: Record
     reason: str

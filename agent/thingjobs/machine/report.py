@@ -210,8 +210,10 @@ def on_refused(turn: Turn, job: Job, event: Refused) -> Job:
     match event.code:
         case Refusal.INVALID_STATE_TRANSITION | Refusal.TERMINAL_STATE_REACHED | Refusal.RESOURCE_NOT_FOUND:
             if job.record.unanswered and event.code is not Refusal.RESOURCE_NOT_FOUND:
-                turn.note("an earlier report went unanswered and was applied, it seems", job.identity)
-                return close(turn, job)
+                late = (
+                    f"unconfirmed: {result.status} was sent before and got no answer; the service says only: it is over"
+                )
+                return close(turn, job, late=late)
             return close(turn, job, late=_ended_first(job, result))
         case Refusal.INVALID_REQUEST if not job.minimal:
             turn.note(f"the service refused our status details: {event.message}", job.identity, warning=True)
@@ -276,6 +278,6 @@ def on_resumed(turn: Turn, job: Job, event: Resumed) -> Job:  # noqa: ARG001
 def on_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
     """The result cannot be written down: it is reported all the same, and the journal is tried again."""
     turn.note(f"the journal cannot be written: {event.reason}", job.identity, warning=True)
-    turn.do(*(effect for effect in event.withheld if not isinstance(effect, Save)))
+    turn.do(*event.withheld)
     tries = job.save_tries + 1
     return job.with_(save_tries=tries).at(Timer.SAVE, turn.now.clock + backoff(tries, 1.0, cap=SAVE_RETRY_CAP))

@@ -61,53 +61,57 @@ def _ignore(turn: Turn, job: Job, event: object) -> Job:  # noqa: ARG001 - nothi
 
 P = Phase
 IGNORE = _row(_ignore)
-#: Where an execution may go from a verb that ended well, badly, or wants a reboot.
-_NEXT = (P.APPLYING, P.VERIFYING, P.COMMITTING, P.ROLLING_BACK, P.REBOOTING, P.REPORTING, P.DONE)
+#: Where a verb that did not end well leaves an execution.
 _FAIL = (P.ROLLING_BACK, P.REPORTING, P.DONE)
-_FROM_JUDGE = (P.CHECKING, P.CLAIMING, P.REFUSING)
+#: Where it goes when the service ended it.
+_ENDED = (P.ROLLING_BACK, P.DONE)
 _STARTED = (P.PREPARING, P.APPLYING, P.REPORTING)
 
-#: The same for every phase in which a verb of a claimed execution runs or waits to run.
-_RUNNING: Mapping[type, Row] = {
-    Spawned: _row(verbs.on_spawned),
-    NotSpawned: _row(verbs.on_not_spawned, *_FAIL),
-    Progressed: _row(verbs.on_progressed),
-    Finished: _row(verbs.on_finished, *_NEXT),
-    Updated: _row(watch.on_updated),
-    Described: _row(watch.on_described, P.ROLLING_BACK, P.DONE),
-    Refused: _row(watch.on_refused, P.ROLLING_BACK, P.DONE),
-    Unanswered: _row(watch.on_unanswered),
-    Doubted: _row(watch.on_doubted),
-    Due: _row(verbs.on_due, *_FAIL, P.CHECKING),
-    LinkUp: _row(watch.on_link_up),
-    Resumed: _row(verbs.on_resumed, *_FAIL, P.CHECKING, P.VERIFYING, P.APPLYING),
-    NotSaved: _row(verbs.on_not_saved),
-    Stop: _row(verbs.on_stop),
-}
+
+def _running(*following: Phase, resumed: tuple[Phase, ...] = (), ended: tuple[Phase, ...] = _ENDED) -> dict[type, Row]:
+    """Return the rows of a phase in which a verb of a claimed execution runs or waits to run.
+
+    Args:
+        following: where it leads when the verb ended well.
+        resumed: where a restart of the agent may lead besides.
+        ended: where it leads when the service ended the execution.
+    """
+    return {
+        Spawned: _row(verbs.on_spawned),
+        NotSpawned: _row(verbs.on_not_spawned, *_FAIL),
+        Progressed: _row(verbs.on_progressed),
+        Finished: _row(verbs.on_finished, *following, P.REBOOTING, *_FAIL),
+        Updated: _row(watch.on_updated),
+        Described: _row(watch.on_described, *ended),
+        Refused: _row(watch.on_refused, *ended),
+        Unanswered: _row(watch.on_unanswered),
+        Doubted: _row(watch.on_doubted),
+        Due: _row(verbs.on_due, *_FAIL),
+        LinkUp: _row(watch.on_link_up),
+        Resumed: _row(verbs.on_resumed, *resumed, *_FAIL),
+        NotSaved: _row(verbs.on_not_saved),
+        Stop: _row(verbs.on_stop),
+    }
+
 
 TABLE: Mapping[Phase, Mapping[type, Row]] = {
     P.OFFERED: {
-        Judged: _row(claim.on_judged, *_FROM_JUDGE),
+        Judged: _row(claim.on_judged, P.CHECKING, P.CLAIMING, P.REFUSING),
         LinkUp: IGNORE,
         Doubted: _row(claim.on_deferred_doubted, gone=True),
         Stop: IGNORE,
     },
     P.CHECKING: {
-        # Before the claim, and again after an interrupted apply; `checked` tells the two apart.
-        Spawned: _row(verbs.on_spawned),
+        # Before the claim, and again after an interrupted apply.
+        **_running(resumed=(P.APPLYING,)),
         NotSpawned: _row(claim.on_check_not_spawned, P.CLAIMING, *_FAIL),
-        Progressed: _row(verbs.on_progressed),
-        Finished: _row(claim.on_check_finished, P.CLAIMING, P.REFUSING, P.DEFERRED, *_NEXT),
-        Due: _row(verbs.on_due, *_FAIL),
-        Updated: _row(watch.on_updated),
-        Described: _row(watch.on_described, P.ROLLING_BACK, P.DONE),
-        Refused: _row(watch.on_refused, P.ROLLING_BACK, P.DONE),
-        Unanswered: _row(watch.on_unanswered),
+        Finished: _row(
+            claim.on_check_finished,
+            *(P.CLAIMING, P.REFUSING, P.DEFERRED),
+            *(P.APPLYING, P.VERIFYING, P.COMMITTING, *_FAIL),
+        ),
         Doubted: _row(claim.on_check_doubted),
         LinkUp: _row(claim.on_check_link_up),
-        Resumed: _row(verbs.on_resumed, *_FAIL, P.APPLYING),
-        NotSaved: _row(verbs.on_not_saved),
-        Stop: _row(verbs.on_stop),
     },
     P.DEFERRED: {
         Due: _row(claim.on_deferred_due, gone=True),
@@ -137,24 +141,20 @@ TABLE: Mapping[Phase, Mapping[type, Row]] = {
         NotSaved: _row(claim.on_claim_not_saved),
         Stop: IGNORE,
     },
-    P.PREPARING: {
-        **_RUNNING,
-        Described: _row(watch.on_described, P.CANCELLING, P.DONE),
-        Refused: _row(watch.on_refused, P.CANCELLING, P.DONE),
-    },
-    P.APPLYING: _RUNNING,
-    P.VERIFYING: _RUNNING,
-    P.COMMITTING: _RUNNING,
-    P.ROLLING_BACK: _RUNNING,
+    P.PREPARING: _running(P.APPLYING, ended=(P.CANCELLING, P.DONE)),
+    P.APPLYING: _running(P.VERIFYING, P.COMMITTING, resumed=(P.CHECKING,)),
+    P.VERIFYING: _running(P.COMMITTING),
+    P.COMMITTING: _running(resumed=(P.VERIFYING,)),
+    P.ROLLING_BACK: _running(ended=()),
     P.REBOOTING: {
-        Updated: _row(watch.on_reboot_told, *_FAIL),
-        Described: _row(watch.on_described, *_FAIL),
-        Refused: _row(watch.on_reboot_refused, *_FAIL),
-        Unanswered: _row(watch.on_reboot_told, *_FAIL),
+        Updated: _row(watch.on_reboot_told),
+        Described: _row(watch.on_described, *_ENDED),
+        Refused: _row(watch.on_reboot_refused, *_ENDED),
+        Unanswered: _row(watch.on_reboot_told),
         Due: _row(watch.on_reboot_due, *_FAIL),
         Doubted: _row(watch.on_doubted),
         LinkUp: IGNORE,
-        Resumed: _row(watch.on_rebooted, *_NEXT, P.PREPARING),
+        Resumed: _row(watch.on_rebooted, P.PREPARING, P.APPLYING, P.VERIFYING, P.COMMITTING, *_FAIL),
         NotSaved: _row(watch.on_reboot_not_saved),
         Stop: IGNORE,
     },

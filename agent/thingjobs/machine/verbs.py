@@ -417,7 +417,7 @@ def on_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
     begins = any(isinstance(effect, (Run, Go)) for effect in event.withheld)
     if begins and job.running in (Verb.PREPARE, Verb.APPLY):
         return _not_begun(turn, job.with_(note=event.reason), job.running)
-    turn.do(*(effect for effect in event.withheld if not isinstance(effect, Save)))
+    turn.do(*event.withheld)
     return job
 
 

@@ -191,7 +191,7 @@ def on_reboot_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
     """No journal, no reboot; the status is still sent."""
     turn.note(f"the journal cannot be written: {event.reason}", job.identity, warning=True)
     held = tuple(effect for effect in event.withheld if isinstance(effect, Reboot))
-    turn.do(*(effect for effect in event.withheld if not isinstance(effect, (Save, Reboot))))
+    turn.do(*(effect for effect in event.withheld if not isinstance(effect, Reboot)))
     tries = job.save_tries + 1
     job = job.with_(save_tries=tries, withheld=held or job.withheld)
     job = job.without(Timer.REBOOT) if held else job
