@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: No reply after this long: the request or its reply is lost.
 REPLY_TIMEOUT = 10.0
+#: Requests in a row without a reply after which the connection is taken for dead, however alive it looks.
+MAX_SILENT = 3
 #: The in-progress timer is learned by one DescribeJobExecution this long after the claim.
 LEARN_AFTER = 20.0
 FIRST_PROGRESS_AFTER = 15.0

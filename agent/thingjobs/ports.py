@@ -21,6 +21,9 @@ class Transport(Protocol):
     - `send` never blocks on the network and never raises for it: a request that could not be sent gets no reply.
     - Each reply carries the token of its request; a reply without a token is matched to the one request that is
       open on its topic, or dropped.
+    - A message that cannot be understood, or is larger than the service's 128 KB, is left out in both directions,
+      and the connection goes on.
+    - `stop` returns soon, whatever the transport is doing.
     - No exception of a library passes.
     """
 

@@ -25,7 +25,7 @@ from thingjobs.jobs import (
 )
 from thingjobs.jobs import State as Stored
 from thingjobs.machine import Now, State, Stopping, diagram, step
-from thingjobs.machine.effects import Clean, Effect, Forget, Go, Judge, Kill, Note, Reboot, Run, Save, Send
+from thingjobs.machine.effects import Clean, Effect, Forget, Go, Judge, Kill, Note, Reboot, Reconnect, Run, Save, Send
 from thingjobs.machine.events import (
     Due,
     Ending,
@@ -430,6 +430,18 @@ def test_an_owed_report_goes_out_first_after_a_reconnect() -> None:
 
     requests = [type(effect.request) for effect in driver.did(Send)]
     assert requests == [Update, DescribeNext]
+
+
+def test_three_requests_in_a_row_without_a_reply_make_the_agent_connect_anew() -> None:
+    driver = Driver()
+    driver.reporting()
+    reconnects = []
+    for _ in range(3):
+        driver.due(Timer.REPLY)
+        reconnects.append(len(driver.did(Reconnect)))
+        driver.due(Timer.RETRY)
+
+    assert reconnects == [0, 0, 1]
 
 
 # --- cancel and time-out ------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from thingjobs.jobs import (
     Updated,
 )
 from thingjobs.machine import look
-from thingjobs.machine.effects import Clean, Save
+from thingjobs.machine.effects import Clean, Reconnect, Save
 from thingjobs.machine.events import (
     Doubted,
     Due,
@@ -41,7 +41,7 @@ from thingjobs.machine.state import Job, LookTimer, State, Timer
 from thingjobs.machine.table import TABLE
 from thingjobs.machine.turn import Turn
 from thingjobs.model import Code, Phase, Result, Status
-from thingjobs.policy import EXPECT_NEXT_WITHIN, LOOK_EVERY, MAX_REMEMBERED, SAVE_RETRY_CAP, spread
+from thingjobs.policy import EXPECT_NEXT_WITHIN, LOOK_EVERY, MAX_REMEMBERED, MAX_SILENT, SAVE_RETRY_CAP, spread
 
 if TYPE_CHECKING:
     from thingjobs.machine.effects import Effect
@@ -147,7 +147,18 @@ def _due(turn: Turn, event: Due) -> None:
     if job is None or not isinstance(timer, Timer) or timer not in job.timers:
         return
     job = job.without(timer)
+    if timer is Timer.REPLY:
+        _unheard(turn)
     _give(turn, job, Unanswered() if timer is Timer.REPLY else event)
+
+
+def _unheard(turn: Turn) -> None:
+    """A request got no reply: the broker may hang behind a connection that looks alive."""
+    silent = turn.state.silent + 1
+    turn.change(silent=silent % MAX_SILENT)
+    if silent == MAX_SILENT and turn.connected:
+        turn.note(f"{silent} requests in a row got no reply: connecting anew", warning=True)
+        turn.do(Reconnect())
 
 
 def _tell_all(turn: Turn, event: JobEvent) -> None:
@@ -197,8 +208,10 @@ def _look_due(turn: Turn, timer: object) -> None:
     turn.change(timers={key: at for key, at in turn.state.timers.items() if key is not timer})
     if timer is LookTimer.SAVE:
         _save_ends(turn)
-    else:
-        look.on_due(turn, timer)
+        return
+    if timer is LookTimer.REPLY:
+        _unheard(turn)
+    look.on_due(turn, timer)
 
 
 # --- messages -----------------------------------------------------------------------------------------------------
@@ -206,6 +219,7 @@ def _look_due(turn: Turn, timer: object) -> None:
 
 def _replied(turn: Turn, event: Pending | Described | Updated | Refused) -> None:
     """Give a reply to whom it belongs by its token; one that nobody waits for is dropped."""
+    turn.change(silent=0)
     if turn.state.look is not None and event.token == turn.state.look.token:
         look.on_reply(turn, event)
         return

@@ -215,6 +215,7 @@ class State:
         deferrals: how often each waiting execution was put off.
         look: the search in progress.
         unsaved: finished executions whose end the journal does not know yet.
+        silent: requests in a row that got no reply.
     """
 
     settings: Settings
@@ -228,6 +229,7 @@ class State:
     deferrals: Mapping[Identity, int] = field(default_factory=dict)
     look: Look | None = None
     unsaved: tuple[Record, ...] = ()
+    silent: int = 0
     timers: Mapping[LookTimer, float] = field(default_factory=dict)
     stopping: Stopping = Stopping.NO
 

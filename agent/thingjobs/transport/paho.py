@@ -2,7 +2,8 @@
 
 Each connection is a client object of its own, with certificates read anew: nothing is left over from the one before,
 so paho never resends an old request after a reconnect, and a certificate that was replaced on disk is used. One
-thread does all socket work; it sleeps until there is traffic or a ping is due, and never wakes once a second.
+thread does all socket work, opening included; other threads only leave a wish and ring its bell. It sleeps until
+there is traffic, a ring, or a ping is due, and never wakes once a second.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from thingjobs.errors import WireError
+from thingjobs.errors import TransportError, WireError
 from thingjobs.jobs import Connected, Disconnected
 from thingjobs.policy import backoff
 from thingjobs.transport.topics import Topics
+from thingjobs.wire import MAX_PAYLOAD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,12 +38,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("thingjobs.connection")
 
-CONNECT_SECONDS = 30.0
-SUBSCRIBE_SECONDS = 30.0
+PATIENCE_SECONDS = 30.0
 #: Data that the peer does not acknowledge for this long means that the connection is dead, whatever TCP hopes for.
 UNACKED_MILLISECONDS = 30_000
-#: A connection that lived this long was a good one: the next one is tried soon.
+#: A connection that was up this long was a good one: the next one is tried soon.
 GOOD_SECONDS = 60.0
+#: Only the lookup of a name cannot be interrupted; a thread that is in one is left behind, to end by itself.
+STOP_SECONDS = 2.0
+#: X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
+DATE_ERRORS = (9, 10)
+#: MQTT 5, DISCONNECT: another connection came with our client id.
+TAKEN_OVER = 0x8E
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +56,11 @@ class Link:
     """Where and as whom to connect.
 
     Attributes:
-        keep_alive: seconds between pings when nothing else is sent.
+        keep_alive: seconds between pings when nothing else is sent; a broker may ask for less.
         certificate: the device certificate; None connects without TLS client authentication.
         ca: what to trust; None: the system's store.
         version: 5 for MQTT 5, 4 for MQTT 3.1.1.
+        patience: seconds that each step of connecting may take: TCP, TLS, and CONNECT with SUBSCRIBE.
     """
 
     host: str
@@ -64,6 +72,12 @@ class Link:
     private_key: Path | None = None
     ca: Path | None = None
     version: int = 5
+    patience: float = PATIENCE_SECONDS
+
+    @property
+    def address(self) -> str:
+        """Where, for people."""
+        return f"{self.host}:{self.port}"
 
 
 class PahoTransport:
@@ -80,11 +94,10 @@ class PahoTransport:
         self._roll = roll
         self._delay = delay
         self._put: Callable[[Incoming], None] = _nowhere
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._bell = _Bell()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._session: _Session | None = None
-        self._tries = 0
 
     def start(self, put: Callable[[Incoming], None]) -> None:
         """Begin to connect; everything that happens is given to `put`."""
@@ -98,155 +111,285 @@ class PahoTransport:
             session.send(request)
 
     def renew(self) -> None:
-        """Drop the connection and open a new one."""
+        """Drop the connection and open a new one; where there is none, one is being opened anyway."""
         session = self._session
         if session is not None:
-            session.end("a new connection was asked for")
+            session.renew()
 
     def stop(self) -> None:
         """Disconnect, end the thread, put nothing more."""
-        self._put = _nowhere
         self._stopping.set()
-        self._poke()
+        self._bell.ring()
         if self._thread.is_alive():
-            self._thread.join(CONNECT_SECONDS + 5)
-        if not self._thread.is_alive():
-            os.close(self._wake)
-
-    def _poke(self) -> None:
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self._wake, 1)
+            self._thread.join(STOP_SECONDS)
+        else:
+            self._bell.close()
 
     # --- the thread -----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        wait = self._delay
+        tries, wait = 0, self._delay
         while not self._stopping.wait(wait):
-            began = time.monotonic()
-            reason = self._connect_once()
-            if self._stopping.is_set():
-                return
-            self._put(Disconnected(reason))
-            self._tries = 1 if time.monotonic() - began > GOOD_SECONDS else self._tries + 1
-            wait = backoff(self._tries, self._roll())
+            reason, good = self._hold_one()
+            self._tell(Disconnected(reason))
+            tries = 1 if good else tries + 1
+            wait = backoff(tries, self._roll())
             log.debug("next connection in %.1f s", wait)
+        self._bell.close()
 
-    def _connect_once(self) -> str:
-        """Hold one connection until it ends; return why."""
+    def _tell(self, incoming: Incoming) -> None:
+        if not self._stopping.is_set():
+            self._put(incoming)
+
+    def _hold_one(self) -> tuple[str, bool]:
+        """Hold one connection until it ends; return why it did, and whether the next may be tried soon."""
         try:
-            session = _Session(self._link, self._put, self._wake)
-        except (OSError, ValueError) as error:
-            return explain(error, self._link)
-        self._session = session
-        try:
-            return session.serve(self._stopping)
+            with contextlib.closing(_Dial(self._link, self._bell, self._stopping).open()) as sock:
+                self._session = session = _Session(self._link, sock, self._tell, self._bell)
+                return session.serve(self._stopping), session.good()
+        except (OSError, ValueError, TransportError) as error:
+            return explain(error, self._link), False
         except Exception as error:
             log.warning("the connection ended in an error", exc_info=True)
-            return explain(error, self._link)
+            return explain(error, self._link), False
         finally:
             self._session = None
 
 
-class _Session:
-    """One connection, from CONNECT to its end."""
+class _Bell:
+    """Wakes the thread that sleeps beside it. Any thread may ring, also when nobody is left to hear."""
 
-    def __init__(self, link: Link, put: Callable[[Incoming], None], wake: int) -> None:
-        self._link = link
-        self._put = put
-        self._wake = wake
-        self._topics = Topics(link.thing)
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._ready = False
-        self._reason = ""
-        self._client = client = mqtt.Client(
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def ring(self) -> None:
+        with self._lock:
+            # A number that was closed may by now be that of any other file.
+            if self._fd >= 0:
+                os.eventfd_write(self._fd, 1)
+
+    def sleep(self, sock: Any, events: int, seconds: float) -> int:
+        """Sleep until the socket is ready, somebody rings or the time is up; return what the socket is ready for."""
+        poller = select.poll()
+        poller.register(sock, events)
+        poller.register(self._fd, select.POLLIN)
+        found = dict(poller.poll(int(max(0.0, seconds) * 1000) + 1))
+        if self._fd in found:
+            os.eventfd_read(self._fd)
+        return found.get(sock.fileno(), 0)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+            self._fd = -1
+
+
+class _Dial:
+    """Opens TCP and TLS. Blocks on nothing but the lookup of the name, and ends when it is told to stop."""
+
+    def __init__(self, link: Link, bell: _Bell, stopping: threading.Event) -> None:
+        self._link = link
+        self._bell = bell
+        self._stopping = stopping
+
+    def open(self) -> socket.socket:
+        """Return a socket that is connected, TLS included.
+
+        Raises:
+            OSError: it cannot be.
+            TransportError: the certificates cannot be used.
+        """
+        link = self._link
+        context = tls_context(link) if link.certificate is not None or link.ca is not None else None
+        sock = self._reach_any()
+        if context is None:
+            return sock
+        with contextlib.ExitStack() as undo:
+            undo.callback(sock.close)
+            tls = context.wrap_socket(sock, server_hostname=link.host, do_handshake_on_connect=False)
+            undo.callback(tls.close)
+            self._shake_hands(tls)
+            undo.pop_all()
+        return tls
+
+    def _reach_any(self) -> socket.socket:
+        """Connect to the first address that answers; one that does not may use up only its share of the time."""
+        found = socket.getaddrinfo(self._link.host, self._link.port, type=socket.SOCK_STREAM)
+        until = time.monotonic() + self._link.patience
+        for left, (family, _, _, _, address) in zip(range(len(found), 1, -1), found, strict=False):
+            with contextlib.suppress(OSError):
+                return self._reach(family, address, (until - time.monotonic()) / left)
+        family, _, _, _, address = found[-1]
+        return self._reach(family, address, until - time.monotonic())
+
+    def _reach(self, family: int, address: Any, seconds: float) -> socket.socket:
+        with contextlib.ExitStack() as undo:
+            sock = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            sock.setblocking(False)  # noqa: FBT003 - the signature is Python's
+            # Small packets go out at once, and a dead peer is noticed within half a minute instead of half an hour.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKED_MILLISECONDS)
+            with contextlib.suppress(BlockingIOError):
+                sock.connect(address)
+            self._wait(sock, select.POLLOUT, time.monotonic() + seconds)
+            problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if problem:
+                raise OSError(problem, os.strerror(problem))
+            undo.pop_all()
+        return sock
+
+    def _shake_hands(self, tls: ssl.SSLSocket) -> None:
+        until = time.monotonic() + self._link.patience
+        while True:
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._wait(tls, select.POLLIN, until)
+            except ssl.SSLWantWriteError:
+                self._wait(tls, select.POLLOUT, until)
+            else:
+                return
+
+    def _wait(self, sock: socket.socket, event: int, until: float) -> None:
+        while not self._stopping.is_set():
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            if self._bell.sleep(sock, event, left):
+                return
+        raise ConnectionAbortedError("stopped")
+
+
+class _Client(mqtt.Client):
+    """paho over a socket that we opened, and keeping why it failed: it has no public way to either."""
+
+    def __init__(self, link: Link, sock: socket.socket) -> None:
+        super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id=link.client_id,
             clean_session=None if link.version == mqtt.MQTTv5 else True,
             protocol=MQTTProtocolVersion(link.version),
             reconnect_on_failure=False,
         )
-        client.connect_timeout = CONNECT_SECONDS
+        self._opened = sock
+        self.failure: OSError | None = None
+
+    def _create_socket_connection(self) -> socket.socket:
+        return self._opened
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        try:
+            return super()._sock_recv(bufsize)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+class _Session:
+    """MQTT over one connection, from CONNECT to its end."""
+
+    def __init__(self, link: Link, sock: socket.socket, tell: Callable[[Incoming], None], bell: _Bell) -> None:
+        self._link = link
+        self._tell = tell
+        self._bell = bell
+        self._topics = Topics(link.thing)
+        self._lock = threading.Lock()
+        #: Why the connection is to end, or ended; the first reason is the true one.
+        self._reason = ""
+        self._accepted = False
+        self._ready_at: float | None = None
+        self._renewed = False
+        self._heard = self._told = time.monotonic()
+        self._give_up = self._told + link.patience
+        self._client = client = _Client(link, sock)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         client.on_disconnect = self._on_disconnect
-        client.on_socket_open = _tune
-        # With this set, paho never writes from the caller's thread: all socket work is done in ours.
-        client.on_socket_register_write = self._on_wants_write
-        if link.certificate is not None or link.ca is not None:
-            client.tls_set_context(tls_context(link))
+        # With this set, paho never writes from the caller's thread. It calls it only now and then, so it cannot ring.
+        client.on_socket_register_write = _nothing
         clean: dict[str, Any] = {"clean_start": True} if link.version == mqtt.MQTTv5 else {}
         client.connect(link.host, link.port, keepalive=link.keep_alive, **clean)
+
+    def good(self) -> bool:
+        """Return whether it lasted, or ended only because we wanted a new one."""
+        lasted = self._ready_at is not None and time.monotonic() - self._ready_at > GOOD_SECONDS
+        return self._renewed or lasted
 
     # --- any thread -----------------------------------------------------------------------------------------------
 
     def send(self, request: Request) -> None:
+        if self._ready_at is None or self._reason:
+            return
         with self._lock:
             topic, payload = self._topics.outgoing(request)
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            log.error("cannot send %d bytes to %s: the service would close the connection", len(payload), topic)
+            return
         self._client.publish(topic, payload, qos=1)
-        # paho tells of a wish to write only once; a packet queued just as a write ends would wait for the next one.
-        self._on_wants_write()
+        self._bell.ring()
 
-    def end(self, reason: str) -> None:
-        self._reason = self._reason or reason
-        self._client.disconnect()
-
-    def _on_wants_write(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self._wake, 1)
+    def renew(self) -> None:
+        self._renewed = True
+        self._reason = self._reason or "a new connection was asked for"
+        self._bell.ring()
 
     # --- the thread -----------------------------------------------------------------------------------------------
 
     def serve(self, stopping: threading.Event) -> str:
         """Do the socket work until the connection ends; return why it ended."""
-        give_up = time.monotonic() + SUBSCRIBE_SECONDS
-        heard = told = time.monotonic()
-        while True:
-            sock = self._client.socket()
-            if sock is None:
-                return self._reason or "the connection was closed"
+        while (sock := self._client.socket()) is not None:
             if stopping.is_set():
+                self._end("stopped")
+            elif self._ready_at is None and time.monotonic() >= self._give_up:
+                self._end(f"{self._link.address} did not answer {'SUBSCRIBE' if self._accepted else 'CONNECT'}")
+            if self._reason:
                 self._client.disconnect()
                 self._client.loop_write()
-                return "stopped"
-            now = time.monotonic()
-            if not self._ready and now >= give_up:
-                self.end("the broker did not answer CONNECT or SUBSCRIBE")
-            # paho pings when nothing was sent, or nothing heard, for keep_alive; until then there is nothing to do.
-            due = min(heard, told) + self._link.keep_alive
-            wait = max(0.0, (due if self._ready else min(due, give_up)) - now)
-            readable, writable = self._wait(sock, wait)
-            if readable:
-                heard = time.monotonic()
-                self._client.loop_read()
-            if writable or self._client.want_write():
-                told = time.monotonic()
-                self._client.loop_write()
-            if time.monotonic() >= due:
-                self._client.loop_misc()
-                heard = told = time.monotonic()
+                break
+            self._turn(sock)
+        return self._reason or "the connection was closed"
 
-    def _wait(self, sock: Any, seconds: float) -> tuple[bool, bool]:
-        """Sleep until the socket can be read or written, somebody wants to send, or the time is up."""
+    def _end(self, reason: str) -> None:
+        self._reason = self._reason or reason
+
+    def _turn(self, sock: Any) -> None:
+        """Sleep until there is something to do, and do it."""
+        client = self._client
         if isinstance(sock, ssl.SSLSocket) and sock.pending():
-            return True, False
-        poller = select.poll()
-        poller.register(sock, select.POLLIN | (select.POLLOUT if self._client.want_write() else 0))
-        poller.register(self._wake, select.POLLIN)
-        found = dict(poller.poll(int(seconds * 1000) + 1))
-        if self._wake in found:
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._wake)
-        bits = found.get(sock.fileno(), 0)
-        return bool(bits & ~select.POLLOUT), bool(bits & select.POLLOUT)
+            found = select.POLLIN
+        else:
+            events = select.POLLIN | (select.POLLOUT if client.want_write() else 0)
+            found = self._bell.sleep(sock, events, self._due() - time.monotonic())
+        # The times are taken after paho took its own: when a ping is due by ours, it is due by paho's too.
+        if found & ~select.POLLOUT:
+            client.loop_read()
+            self._heard = time.monotonic()
+        if found & select.POLLOUT or client.want_write():
+            client.loop_write()
+            self._told = time.monotonic()
+        if self._ready_at is not None and time.monotonic() >= self._due():
+            client.loop_misc()
+            self._heard = self._told = time.monotonic()
+
+    def _due(self) -> float:
+        """Return when to look up though nothing happened: paho pings when nothing was sent or heard for so long."""
+        if self._ready_at is None:
+            return self._give_up
+        return min(self._heard, self._told) + max(1, self._client.keepalive)
 
     # --- what paho calls, in the thread ---------------------------------------------------------------------------
 
     def _on_connect(self, client: mqtt.Client, _data: object, _flags: object, reason: Any, _props: object) -> None:
         if reason.is_failure:
-            self.end(f"the broker refused the connection: {reason}")
+            self._end(f"{self._link.address} refused the connection of client {self._link.client_id}: {reason}")
             return
+        self._accepted = True
         filters: list[tuple[str, Any]] = [(name, 1) for name in self._topics.filters]
         if self._link.version == mqtt.MQTTv5:
             filters = [(name, SubscribeOptions(qos=1)) for name in self._topics.filters]
@@ -255,72 +398,112 @@ class _Session:
     def _on_subscribe(self, _client: object, _data: object, _mid: int, reasons: list[Any], _props: object) -> None:
         refused = [name for name, code in zip(self._topics.filters, reasons, strict=False) if code.is_failure]
         if refused:
-            self.end(f"the broker refused to let us subscribe to {', '.join(refused)}: check the policy")
+            self._end(f"the broker refused to let us subscribe to {', '.join(refused)}: check the policy")
             return
-        self._ready = True
-        self._put(Connected())
+        self._ready_at = time.monotonic()
+        self._tell(Connected())
 
     def _on_message(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
         try:
             with self._lock:
                 incoming = self._topics.incoming(message.topic, bytes(message.payload))
-        except (WireError, UnicodeDecodeError) as error:
+        except (WireError, ValueError) as error:
             log.warning("left out a message: %s", error)
             return
         if incoming is not None:
-            self._put(incoming)
+            self._tell(incoming)
 
     def _on_publish(self, _client: object, _data: object, _mid: int, reason: Any, _props: object) -> None:
         if reason.is_failure:
             log.warning("the broker refused a request: %s; check what the policy lets this device publish", reason)
 
     def _on_disconnect(self, _client: object, _data: object, flags: Any, reason: Any, _props: object) -> None:
-        if flags.is_disconnect_packet_from_server:
-            self._reason = self._reason or f"the broker closed it: {reason}"
-        else:
-            self._reason = self._reason or f"it broke: {reason}"
+        told = flags.is_disconnect_packet_from_server
+        self._end(self._told_why(reason) if told else self._guess_why(str(reason)))
+
+    def _told_why(self, reason: Any) -> str:
+        rival = f": another client uses the id {self._link.client_id}" if reason.value == TAKEN_OVER else ""
+        return f"{self._link.address} ended the connection: {reason}{rival}"
+
+    def _guess_why(self, name: str) -> str:
+        where, us, failure = self._link.address, self._link.client_id, self._client.failure
+        if isinstance(failure, ssl.SSLError):
+            return explain(failure, self._link)
+        if name == "Keep alive timeout":
+            return f"{where} did not answer a ping"
+        if name == "Protocol error":
+            return f"{where} does not speak MQTT as we do"
+        how = f"{failure.strerror or failure}" if failure else "the connection was closed without a word"
+        if not self._accepted:
+            return f"{where}: {how}, CONNECT was not answered; may this certificate connect as {us}?"
+        return f"{where}: {how}; is there another client {us}, or a policy that forbids something?"
 
 
 def _nowhere(incoming: Incoming) -> None:
-    """Takes events before the start and after the end."""
+    """Takes events before the start."""
 
 
-def _tune(_client: object, _data: object, sock: Any) -> None:
-    """Send small packets at once, and notice a dead peer within half a minute instead of half an hour."""
-    with contextlib.suppress(OSError, AttributeError):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKED_MILLISECONDS)
+def _nothing(*_: object) -> None:
+    """Stands where paho wants to be told something."""
 
 
 def tls_context(link: Link) -> ssl.SSLContext:
     """Return the TLS settings of a link: at least TLS 1.2, the server's name checked, our certificate shown.
 
     Raises:
-        OSError: a file cannot be read or does not hold what it should (ssl.SSLError is one).
+        OSError: a file cannot be read.
+        TransportError: a file does not hold what it should.
     """
-    context = ssl.create_default_context(cafile=str(link.ca) if link.ca else None)
+    for path in (link.ca, link.certificate, link.private_key):
+        if path is not None:
+            path.open("rb").close()  # ssl does not say which file it is that cannot be read
+    try:
+        context = ssl.create_default_context(cafile=str(link.ca) if link.ca else None)
+    except ssl.SSLError as error:
+        raise TransportError(f"cannot use {link.ca}: it holds no certificate in PEM form ({error.reason})") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if link.certificate is not None:
-        context.load_cert_chain(link.certificate, link.private_key)
+        _show_certificate(context, link.certificate, link.private_key)
     return context
 
 
+def _show_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+    try:
+        # Without a password, a key that needs one would be asked for at the terminal.
+        context.load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise TransportError(f"cannot use {certificate}: {key} is not its key") from None
+        raise TransportError(f"cannot use {certificate} with {key}: {error.reason or error}") from None
+
+
 def explain(error: Exception, link: Link) -> str:
-    """Return one line for a person about why a connection could not be made."""
-    where = f"{link.host}:{link.port}"
+    """Return one line for a person about why a connection could not be made, or ended."""
+    where = link.address
     match error:
+        case TransportError():
+            why = str(error)
         case ssl.SSLCertVerificationError():
-            why = f"{where} is not trusted: {error.verify_message} (connection.ca = {link.ca})"
+            clock = "; is the clock of this device right?" if error.verify_code in DATE_ERRORS else ""
+            why = f"{where} is not trusted: {error.verify_message} (connection.ca = {link.ca}){clock}"
         case ssl.SSLError():
-            why = f"TLS with {where} failed ({error.reason or error}); is the certificate active, and the key its own?"
+            why = _explain_tls(error, link)
         case socket.gaierror():
             why = f"the name {link.host} cannot be resolved: {error.strerror}; check connection.endpoint and the DNS"
         case TimeoutError():
-            why = f"{where} does not answer within {CONNECT_SECONDS:.0f} s; is the port blocked?"
-        case FileNotFoundError():
-            why = f"{error.filename or link.certificate} is missing"
+            why = f"{where} does not answer within {link.patience:.0f} s; is the port blocked?"
+        case OSError() if error.filename:
+            why = f"cannot read {error.filename}: {error.strerror}"
         case OSError():
             why = f"{where}: {error.strerror or error}"
         case _:
             why = f"{where}: {error}"
     return why
+
+
+def _explain_tls(error: ssl.SSLError, link: Link) -> str:
+    before, alert, said = (error.reason or "").partition("ALERT_")
+    if not alert:
+        return f"TLS with {link.address} failed ({before or error}); is it a TLS port, and the certificate active?"
+    said = said.replace("_", " ").lower()
+    return f"{link.address} does not accept us: {said}; is {link.certificate} registered, active and in date?"

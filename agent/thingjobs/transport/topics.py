@@ -9,14 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from thingjobs import wire
+from thingjobs.errors import WireError
 from thingjobs.jobs import DescribeNext, GetPending, Update
 
 if TYPE_CHECKING:
     from thingjobs.jobs import Incoming, Request
     from thingjobs.model import ThingName
 
-#: Requests that never got a reply are forgotten when this many newer ones are open on the same topic.
-MAX_OPEN_PER_TOPIC = 16
+#: A request that never got a reply is forgotten when this many newer ones are open.
+MAX_OPEN = 64
 #: The service accepts at most 8 filters in one SUBSCRIBE; these are 8.
 FILTERS = (
     "notify",
@@ -35,7 +36,8 @@ class Topics:
 
     def __init__(self, thing: ThingName) -> None:
         self._base = f"$aws/things/{thing}/jobs/"
-        self._open: dict[str, dict[str, Request]] = {}
+        #: By token; the topic that the reply must come on, and the request. Oldest first.
+        self._open: dict[str, tuple[str, Request]] = {}
 
     @property
     def filters(self) -> tuple[str, ...]:
@@ -45,10 +47,9 @@ class Topics:
     def outgoing(self, request: Request) -> tuple[str, bytes]:
         """Return topic and payload of a request, and expect its reply."""
         suffix = _suffix(request)
-        waiting = self._open.setdefault(suffix, {})
-        waiting[request.token] = request
-        if len(waiting) > MAX_OPEN_PER_TOPIC:
-            del waiting[next(iter(waiting))]
+        self._open[request.token] = (suffix, request)
+        if len(self._open) > MAX_OPEN:
+            del self._open[next(iter(self._open))]
         return self._base + suffix, wire.encode(request)
 
     def incoming(self, topic: str, payload: bytes) -> Incoming | None:
@@ -59,6 +60,8 @@ class Topics:
         """
         if not topic.startswith(self._base):
             return None
+        if len(payload) > wire.MAX_PAYLOAD_BYTES:
+            raise WireError(f"cannot read a message: {len(payload)} bytes is more than the service ever sends")
         parts = topic[len(self._base) :].split("/")
         match parts:
             case ["notify"]:
@@ -71,19 +74,17 @@ class Topics:
                 return None
 
     def _reply(self, suffix: str, verdict: str, payload: bytes) -> Incoming | None:
-        waiting = self._open.get(suffix)
+        waiting = [token for token, (expected, _) in self._open.items() if expected == suffix]
         if not waiting:
             return None
         body = wire.parse(payload)
         token = wire.token_of(body)
         if token is None and len(waiting) == 1:
             # An error about JSON that could not be read has no token: it can only be about this one.
-            token = next(iter(waiting))
-        request = waiting.pop(token, None) if token else None
-        if not waiting:
-            self._open.pop(suffix, None)
-        if request is None:
+            token = waiting[0]
+        if token not in waiting:
             return None
+        _, request = self._open.pop(token)
         if verdict == "accepted":
             return wire.decode_accepted(request, body)
         return wire.decode_refused(request, body)
