@@ -332,11 +332,12 @@ def test_a_late_reply_with_an_old_token_changes_nothing() -> None:
     report = driver.reporting()
     driver.due(Timer.REPLY)
     driver.due(Timer.RETRY)
-    before = driver.state
+    before = driver.state.jobs
 
     driver.give(Refused(report.token, Refusal.RESOURCE_NOT_FOUND))
 
-    assert driver.state == before
+    assert driver.state.jobs == before
+    assert not driver.effects
 
 
 def test_a_claim_whose_reply_was_lost_is_found_by_its_mark() -> None:
