@@ -3,6 +3,8 @@
 It plays what surrounds the agent: it lays the documents of examples/jobs into a folder, serves the file that
 one of them downloads, and looks at the outcomes afterwards. The agent in between is the real one, started as
 anybody would start it. No cloud, no account, no network but loopback.
+
+    python examples/demo.py [FOLDER]      all of it happens in FOLDER, which is emptied first; else in demo-run/
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EXAMPLES = Path(__file__).resolve().parent
-RUN = EXAMPLES.parent / "demo-run"
+ROOT = EXAMPLES.parent
 
 #: The documents in examples/jobs name a host and a folder that exist nowhere; the demo fills in its own.
 HOST_IN_DOCUMENTS = "http://files.demo.invalid"
@@ -74,83 +76,84 @@ def file_server() -> Iterator[str]:
             thread.join()
 
 
-def lay_out(url: str) -> tuple[Path, Path]:
-    """Make demo-run/ afresh, the documents filled in; return the folder of the jobs and the configuration."""
-    shutil.rmtree(RUN, ignore_errors=True)
-    jobs, handlers = RUN / "jobs", RUN / "handlers"
-    for folder in (jobs, RUN / "downloads"):
+def lay_out(run: Path, url: str) -> None:
+    """Make the folder `run` afresh: documents, filled in, handlers and the configuration."""
+    shutil.rmtree(run, ignore_errors=True)
+    jobs, handlers = run / "jobs", run / "handlers"
+    for folder in (jobs, run / "downloads"):
         folder.mkdir(parents=True)
     for source in sorted((EXAMPLES / "jobs").glob("*.json")):
         text = source.read_text().replace(HOST_IN_DOCUMENTS, url)
-        (jobs / source.name).write_text(text.replace(FOLDER_IN_DOCUMENTS, json.dumps(str(RUN))[1:-1]))
+        (jobs / source.name).write_text(text.replace(FOLDER_IN_DOCUMENTS, json.dumps(str(run.resolve()))[1:-1]))
     # The agent refuses handlers that others may write, and some checkouts are writable for the group.
     shutil.copytree(EXAMPLES / "handlers", handlers)
-    for path in (RUN, handlers, *handlers.rglob("*")):
+    for path in (run, handlers, *handlers.rglob("*")):
         path.chmod(path.stat().st_mode & ~0o022)
-    return jobs, Path(shutil.copy(EXAMPLES / "demo.toml", RUN))
+    shutil.copy(EXAMPLES / "demo.toml", run)
 
 
-def outcomes(thingjobs: str, jobs: Path) -> dict[str, str]:
+def outcomes(thingjobs: str, run: Path) -> dict[str, str]:
     """Return the status of each job, by job id, as `thingjobs status` tells it (or says why not)."""
-    argv = [thingjobs, "status", "--json", "--local", str(jobs)]
-    told = subprocess.run(argv, check=False, stdout=subprocess.PIPE, cwd=RUN)
+    argv = [thingjobs, "status", "--json", "--local", str(run / "jobs")]
+    told = subprocess.run(argv, check=False, stdout=subprocess.PIPE)
     if told.returncode:
         return {}
-    return {job["jobId"]: job["status"] for job in json.loads(told.stdout)["jobs"]}
+    return {job["jobId"]: job["status"] for job in json.loads(told.stdout)["executions"]}
 
 
-def run() -> int:
-    """Run the demo; return its exit code."""
-    beside_python = str(Path(sys.executable).parent)
-    thingjobs = shutil.which("thingjobs", path=f"{beside_python}{os.pathsep}{os.environ.get('PATH', '')}")
-    if thingjobs is None:
-        print("demo: cannot find the command thingjobs: run `make demo`, which installs it", file=sys.stderr)
-        return 2
-    with file_server() as url:
-        jobs, config = lay_out(url)
-        argv = [thingjobs, "run", "--local", str(jobs), "--once", "--config", str(config)]
-        # Its exit code is 1, because not all are SUCCEEDED; which ones are, we ask below.
-        subprocess.run(argv, check=False, cwd=RUN)
-    if wrong := mismatches(outcomes(thingjobs, jobs)):
-        print(f"\ndemo: this went wrong: {'; '.join(wrong)}.", file=sys.stderr)
-        print(f"The state and the logs of the jobs are in {jobs}/.thingjobs.", file=sys.stderr)
-        return 1
-    explain(thingjobs, jobs)
-    return 0
-
-
-def mismatches(found: dict[str, str]) -> list[str]:
+def mismatches(found: dict[str, str], run: Path) -> list[str]:
     """Say what is not as it should be after the run."""
     wrong = [
         f"{job} should be {status} and is {found.get(job, 'not there')}"
         for job, status in EXPECTED.items()
         if found.get(job) != status
     ]
-    arrived = RUN / "downloads" / "release-notes.txt"
+    arrived = run / "downloads" / "release-notes.txt"
     if not arrived.is_file() or arrived.read_text() != FILE_TEXT:
         wrong.append(f"{arrived} should hold the file that was downloaded")
     return wrong
 
 
-def explain(thingjobs: str, jobs: Path) -> None:
+def explain(thingjobs: str, run: Path) -> None:
     """Say what was seen, where it is kept, and what to try next."""
-    command, folder = (text.removeprefix(f"{Path.cwd()}/") for text in (thingjobs, str(jobs)))
+    command, jobs = thingjobs.removeprefix(f"{Path.cwd()}/"), run / "jobs"
     print(
         f"""
-Five job documents went in, as AWS IoT would deliver them. Four SUCCEEDED: two AWS managed templates, some
-steps of which one was allowed to fail, and a shell script on our handler contract.
-3-mistake was REJECTED on purpose: it has `command` beside `input` instead of in it. A document that cannot be
-right is refused before anything of it runs, with the reason, and holds up nobody.
+Five job documents went in, as AWS IoT delivers them. Four did their work, and
+3-mistake was refused on purpose: before anything of it ran, and with the reason.
+The agent, its journal and the handlers were the real ones; only the cloud was not.
 
-Documents: {folder}   outcomes and logs: {folder}/.thingjobs
-Try next:  {command} status --local {folder}
-           put a document of your own into a new folder my-jobs/, then
-           {command} run --local my-jobs --once"""
+To see what is kept of it:
+    {command} status --local {jobs}
+To run documents of your own, from a new folder my-jobs:
+    {command} run --local my-jobs --once"""
     )
 
 
+def main(run: Path) -> int:
+    """Run the demo in the folder `run`; return the exit code."""
+    beside_python = str(Path(sys.executable).parent)
+    thingjobs = shutil.which("thingjobs", path=f"{beside_python}{os.pathsep}{os.environ.get('PATH', '')}")
+    if thingjobs is None:
+        print("demo: cannot find the command thingjobs: run `make demo`, which installs it", file=sys.stderr)
+        return 2
+    with file_server() as url:
+        lay_out(run, url)
+        argv = [thingjobs, "run", "--local", str(run / "jobs"), "--once", "--config", str(run / "demo.toml")]
+        # Its exit code is 1, because not all are SUCCEEDED; which ones are, we ask below.
+        subprocess.run(argv, check=False)
+    if wrong := mismatches(outcomes(thingjobs, run), run):
+        print(f"\ndemo: this went wrong: {'; '.join(wrong)}.", file=sys.stderr)
+        print(f"The state and the logs of the jobs are in {run}/jobs/.thingjobs.", file=sys.stderr)
+        return 1
+    explain(thingjobs, run)
+    return 0
+
+
 if __name__ == "__main__":
+    folder = Path(sys.argv[1]).absolute() if sys.argv[1:] else Path("demo-run")
+    os.chdir(ROOT)
     try:
-        sys.exit(run())
+        sys.exit(main(folder))
     except KeyboardInterrupt:
         sys.exit(130)

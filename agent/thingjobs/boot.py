@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from thingjobs.model import Process
 
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
-#: Field 22 of /proc/PID/stat, counted from 0 behind the command's closing bracket, which stands for field 2.
-_START_TIME = 22 - 3
+#: Fields of /proc/PID/stat, counted from 0 behind the command's closing bracket, which stands for field 2.
+_STATE, _GROUP, _START_TIME = 3 - 3, 5 - 3, 22 - 3
 
 
 def clock() -> float:
@@ -41,12 +41,31 @@ def now(boot: str) -> Now:
 
 def start_time(pid: int) -> int | None:
     """Return when the process `pid` was started, in clock ticks since boot; None when there is none."""
+    fields = _stat(pid)
+    return int(fields[_START_TIME]) if fields else None
+
+
+def members(group: int) -> list[int]:
+    """Return the processes of a process group."""
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in pids if (fields := _stat(pid)) and int(fields[_GROUP]) == group]
+
+
+def environment(pid: int) -> list[bytes]:
+    """Return the environment that a process was started with, as NAME=VALUE; empty when it cannot be known."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _stat(pid: int) -> list[bytes]:
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
-        return None
+        return []
     fields = stat[stat.rindex(b")") + 2 :].split()
-    return None if fields[0] == b"Z" else int(fields[_START_TIME])
+    return [] if fields[_STATE] == b"Z" else fields
 
 
 def lives(process: Process, boot: str) -> bool:

@@ -27,6 +27,8 @@ RESERVE_BYTES = 1024 * 1024
 #: Finished executions whose tombstones are kept, so that nothing runs again.
 MAX_TOMBSTONES = 200
 PRUNE_AT = 300
+#: Reading failed for want of something that says nothing about the file.
+_PASSING = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,12 @@ def read_only(folder: Path) -> list[Record]:
     """
     found: list[Record] = []
     try:
-        paths = sorted((folder / "journal").glob("*.json"))
-        for path in paths:
-            with contextlib.suppress(records.CorruptError, records.NewerError):
-                found.append(records.load(path.read_bytes()))
+        # An agent that runs may remove what was listed a moment ago.
+        with contextlib.suppress(FileNotFoundError):
+            for path in (folder / "journal").iterdir():
+                if path.suffix == ".json":
+                    with contextlib.suppress(FileNotFoundError, records.CorruptError, records.NewerError):
+                        found.append(records.load(path.read_bytes()))
     except OSError as error:
         raise StateError(f"cannot read {folder}: {error.strerror}") from None
     return sorted(found, key=lambda record: record.finished_at or 0.0)
@@ -77,7 +81,7 @@ class Journal:
     """The state folder of one agent.
 
     Args:
-        folder: made with mode 0700 if it does not exist.
+        folder: made if it does not exist; others may pass through it to their own job's folder, but not look.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -86,6 +90,7 @@ class Journal:
         self._folder_fd = -1
         self._lock_fd = -1
         self._finished: dict[str, float] = {}
+        self._reserve_gone = False
 
     def open(self) -> None:
         """Make the folders and take the lock.
@@ -95,18 +100,27 @@ class Journal:
             StateError: the folder cannot be used.
         """
         try:
-            self._records.mkdir(parents=True, exist_ok=True)
-            self.folder.chmod(0o711)
-            self._records.chmod(0o700)
-            self._lock_fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._folder_fd = os.open(self._records, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise StateError(f"cannot use the state folder {self.folder}: {error.strerror}") from None
-        try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            self._open()
+        except BlockingIOError:
+            self.close()
             raise StateBusyError(f"cannot use the state folder {self.folder}: another agent runs on it") from None
+        except OSError as error:
+            self.close()
+            raise StateError(f"cannot use the state folder {self.folder}: {error.strerror}") from None
         self._make_reserve()
+
+    def _open(self) -> None:
+        new = not self._records.is_dir()
+        self._records.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o711)
+        self._records.chmod(0o700)
+        if new:
+            # Syncing a folder keeps the names in it, not its own: that one stands in its parent.
+            for folder in (self.folder, self.folder.parent):
+                _sync(folder)
+        self._lock_fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._folder_fd = os.open(self._records, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def close(self) -> None:
         """Give the lock back."""
@@ -130,6 +144,8 @@ class Journal:
         if record.phase is Phase.DONE:
             self._finished[record.identity.key] = record.finished_at or 0.0
             self._prune()
+            if self._reserve_gone:
+                self._make_reserve()
 
     def _save(self, record: Record) -> None:
         data = records.dump(record)
@@ -141,9 +157,18 @@ class Journal:
             self._replace(record.identity.key, data)
 
     def _replace(self, key: str, data: bytes) -> None:
-        where = self._folder_fd
-        current, previous, temporary = f"{key}.json", f"{key}.prev", f"{key}.tmp"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=where)
+        try:
+            self._write(f"{key}.tmp", data)
+            self._exchange(f"{key}.json", f"{key}.prev", f"{key}.tmp")
+        except OSError:
+            # On a full disk, what could not be used is room that the next try needs.
+            with contextlib.suppress(OSError):
+                os.unlink(f"{key}.tmp", dir_fd=self._folder_fd)
+            raise
+
+    def _write(self, name: str, data: bytes) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o600, dir_fd=self._folder_fd)
         try:
             view = memoryview(data)
             while view:
@@ -151,6 +176,9 @@ class Journal:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+    def _exchange(self, current: str, previous: str, temporary: str) -> None:
+        where = self._folder_fd
         with contextlib.suppress(FileNotFoundError):
             os.unlink(previous, dir_fd=where)
         with contextlib.suppress(FileNotFoundError):
@@ -170,7 +198,8 @@ class Journal:
             raise StateError(f"cannot remove {self._records}/{identity.key}.json: {error.strerror}") from None
 
     def _remove(self, key: str) -> None:
-        for suffix in ("json", "prev", "tmp"):
+        # The current file goes last: without it, the generation before would be taken for the truth.
+        for suffix in ("tmp", "prev", "json"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{key}.{suffix}", dir_fd=self._folder_fd)
 
@@ -207,6 +236,7 @@ class Journal:
             except records.CorruptError:
                 quarantined.append(key)
                 self._quarantine(key)
+        self._remove_unfinished(names, newer)
         self._finished = {
             one.record.identity.key: one.record.finished_at or 0.0 for one in loaded if one.record.phase is Phase.DONE
         }
@@ -215,15 +245,29 @@ class Journal:
 
     def _load(self, key: str) -> Loaded:
         try:
-            return Loaded(self._read(f"{key}.json"))
+            return Loaded(self._read(key, "json"))
         except records.CorruptError:
-            return Loaded(self._read(f"{key}.prev"), previous=True)
+            return Loaded(self._read(key, "prev"), previous=True)
 
-    def _read(self, name: str) -> Record:
+    def _read(self, key: str, suffix: str) -> Record:
+        path = self._records / f"{key}.{suffix}"
         try:
-            return records.load((self._records / name).read_bytes())
+            record = records.load(path.read_bytes())
         except OSError as error:
-            raise records.CorruptError(f"cannot read {name}: {error.strerror}") from None
+            if error.errno in _PASSING:
+                raise StateError(f"cannot read {path}: {error.strerror}") from None
+            raise records.CorruptError(f"cannot read {path}: {error.strerror}") from None
+        if record.identity.key != key:
+            raise records.CorruptError(f"{path} holds the record of {record.identity.key}")
+        return record
+
+    def _remove_unfinished(self, names: list[str], newer: list[str]) -> None:
+        """Remove what a crash left half written; of an execution that is a later release's, not even that."""
+        for name in names:
+            key, _, suffix = name.rpartition(".")
+            if suffix == "tmp" and key not in newer:
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=self._folder_fd)
 
     def _quarantine(self, key: str) -> None:
         aside = self.folder / "quarantine"
@@ -244,8 +288,10 @@ class Journal:
                 os.posix_fallocate(fd, 0, RESERVE_BYTES)
             finally:
                 os.close(fd)
+            self._reserve_gone = False
         except OSError:
-            # No room for it now: then it is missing until the next start. Jobs are still journalled while they can be.
+            # No room for it now: then it is missing until a job is done. Jobs are still journalled while they can be.
+            self._reserve_gone = True
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
@@ -254,4 +300,13 @@ class Journal:
             (self.folder / "reserve").unlink()
         except OSError:
             return False
+        self._reserve_gone = True
         return True
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

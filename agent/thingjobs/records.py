@@ -1,7 +1,9 @@
 """The journal's record as JSON and back: the on-disk formats. Pure; `journal` does the files.
 
 Each release reads and writes its own format and the one before, because a device that falls back to its old image
-gets the old agent back. Format 1 is the first.
+gets the old agent back. Format 1 is the first. The first line means the same in every format to come: its number,
+and the SHA-256 of that number, a newline and the second line. So a release tells a record that is newer than itself,
+which it leaves alone, from one of its own whose number was damaged, which has a generation before it.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class NewerError(StateError):
 def dump(record: Record) -> bytes:
     """Return the bytes of `record`: a line of JSON with format and checksum, and a line of JSON with the record."""
     body = json.dumps(_to_json(record), separators=(",", ":")).encode()
-    header = json.dumps({"format": FORMAT, "sha256": hashlib.sha256(body).hexdigest()}).encode()
+    header = json.dumps({"format": FORMAT, "sha256": _digest(FORMAT, body)}).encode()
     return header + b"\n" + body + b"\n"
 
 
@@ -55,20 +57,24 @@ def load(data: bytes) -> Record:
         CorruptError: the bytes are cut, changed, or make no sense.
         NewerError: the format is one that this release does not know.
     """
-    header, _, body = data.rstrip(b"\n").partition(b"\n")
+    header, _, body = data.removesuffix(b"\n").partition(b"\n")
     try:
         head = json.loads(header)
         number, digest = head["format"], head["sha256"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptError(f"cannot read its first line: {error}") from None
-    if not isinstance(number, int) or number not in READABLE:
-        raise NewerError(f"it has format {number}, and this release reads {sorted(READABLE)}")
-    if hashlib.sha256(body).hexdigest() != digest or not data.endswith(b"\n"):
+    if not isinstance(number, int) or _digest(number, body) != digest or not data.endswith(b"\n"):
         raise CorruptError("its checksum does not fit")
+    if number not in READABLE:
+        raise NewerError(f"it has format {number}, and this release reads {sorted(READABLE)}")
     try:
         return _from_json(json.loads(body))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptError(f"cannot read the record: {error!r}") from None
+
+
+def _digest(number: int, body: bytes) -> str:
+    return hashlib.sha256(b"%d\n%b" % (number, body)).hexdigest()
 
 
 def _to_json(record: Record) -> Json:

@@ -42,10 +42,15 @@ MAX_PAIRS = 10
 #: The quota does not say of what: characters, UTF-16 units or bytes. Bytes are the strictest reading.
 MAX_VALUE_BYTES = 1024
 MAX_PAYLOAD_BYTES = 128 * 1024
+#: A job document that is nested deeper is none: Python reads and writes JSON with its own stack, and ours is not empty.
+MAX_DOCUMENT_DEPTH = 100
 _KEY = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
 _BREAKS = str.maketrans({"\r": None, "\n": " ⏎ ", "\u2028": " ⏎ ", "\u2029": " ⏎ ", "\t": " "})
 #: A timestamp above this is in milliseconds: some examples in the service's documentation are.
 _MILLISECONDS_FROM = 1e11
+_NUMBER_TEXT = re.compile(r"-?[0-9]{1,18}")
+#: The start of a job document, a string, or a bracket.
+_PART = re.compile(r'("jobDocument"\s*:\s*)(?=[\[{])|"(?:[^"\\]++|\\.)*+"?|([\[{])|([\]}])', re.DOTALL)
 _REFUSALS = {refusal.value: refusal for refusal in Refusal}
 
 
@@ -78,10 +83,10 @@ def legal_details(ours: Mapping[str, str], theirs: Mapping[str, str]) -> dict[st
     """Return the pairs that the service will store: ours first, then the handler's while there is room.
 
     Values are cleaned and cut; a pair whose value is empty after that, or whose key is illegal, is left out; the
-    handler cannot replace a pair of ours.
+    handler cannot replace a pair of ours, nor fill one that we leave empty.
     """
     legal: dict[str, str] = {}
-    for key, raw in [*ours.items(), *theirs.items()]:
+    for key, raw in [*ours.items(), *((key, raw) for key, raw in theirs.items() if key not in ours)]:
         if len(legal) == MAX_PAIRS:
             break
         if key in legal or not _KEY.fullmatch(key):
@@ -131,16 +136,42 @@ def _update(request: Update) -> Json:
 def parse(payload: bytes) -> Json:
     """Return the JSON object in `payload`.
 
+    A job document that JSON allows but Python does not read (nested beyond its stack, or with whole numbers beyond
+    4300 digits) becomes null: it must not cost the message, or the job could never be refused and blocked the queue.
+
     Raises:
         WireError: it is not UTF-8, not JSON, not an object, or nested beyond reason.
     """
     try:
-        body = json.loads(payload, parse_constant=_no_constant)
+        text = payload.decode()
+        try:
+            body = _loads(text)
+        except (ValueError, RecursionError):
+            body = _loads(_without_document(text))
     except (ValueError, RecursionError) as error:
         raise WireError(f"cannot read a message: {error}") from None
     if not isinstance(body, dict):
         raise WireError("cannot read a message: it is not a JSON object")
     return body
+
+
+def _loads(text: str) -> Any:
+    return json.loads(text, parse_constant=_no_constant)
+
+
+def _without_document(text: str) -> str:
+    """Return a message with null where its job document stands, found without reading it."""
+    depth = start = level = 0
+    for part in _PART.finditer(text):
+        if part[1] and not start and depth <= 2:
+            start, level = part.end(), depth
+        elif part[2]:
+            depth += 1
+        elif part[3]:
+            depth -= 1
+            if start and depth == level:
+                return f"{text[:start]}null{text[part.end() :]}"
+    return text
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -174,10 +205,10 @@ def decode_refused(request: Request, body: Json) -> Refused:
     Raises:
         WireError: executionState is there but makes no sense.
     """
-    text = str(body.get("code", ""))
+    text = _text(body, "code")
     code = _REFUSALS.get(text, Refusal.UNKNOWN)
     state = _state(body.get("executionState"))
-    return Refused(request.token, code, str(body.get("message", "")), state, text)
+    return Refused(request.token, code, _text(body, "message"), state, text)
 
 
 def decode_next(body: Json) -> NextChanged:
@@ -202,13 +233,24 @@ def decode_list(body: Json) -> Notification:
 
 
 def document_of(value: object) -> Json | None:
-    """Return a job document: an object over MQTT, a string of JSON over HTTPS; None when it is neither."""
+    """Return a job document: an object over MQTT, a string of JSON over HTTPS.
+
+    None when it is neither, or nested deeper than anything that means something.
+    """
     if isinstance(value, str):
         try:
-            value = json.loads(value, parse_constant=_no_constant)
+            value = _loads(value)
         except (ValueError, RecursionError):
             return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and not _deep(value) else None
+
+
+def _deep(value: object) -> bool:
+    level = [value]
+    for _ in range(MAX_DOCUMENT_DEPTH):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
+        level = [part for parts in inner for part in parts]
+    return any(isinstance(one, (dict, list)) for one in level)
 
 
 def _execution(body: Json) -> Execution | None:
@@ -247,22 +289,27 @@ def _identity(raw: Json) -> Identity:
     if seconds > _MILLISECONDS_FROM:
         seconds /= 1000
     try:
-        return Identity(JobId(str(raw.get("jobId"))), _whole(raw, "executionNumber"), int(seconds))
+        return Identity(JobId(_text(raw, "jobId")), _whole(raw, "executionNumber"), int(seconds))
     except ValueError as error:
         raise WireError(f"cannot read an execution: {error}") from None
 
 
 def _status(raw: Json) -> Status:
     try:
-        return Status(str(raw.get("status")))
-    except ValueError:
-        raise WireError(f"cannot read an execution: {raw.get('status')!r} is not a status") from None
+        return Status(_text(raw, "status"))
+    except ValueError as error:
+        raise WireError(f"cannot read an execution: {error}") from None
 
 
 def _details(value: object) -> Mapping[str, str]:
     if not isinstance(value, dict):
         return {}
-    return {str(key): str(text) for key, text in value.items()}
+    return {key: text for key, text in value.items() if isinstance(text, str)}
+
+
+def _text(raw: Json, key: str) -> str:
+    value = raw.get(key)
+    return value if isinstance(value, str) else ""
 
 
 def _whole(raw: Json, key: str) -> int:
@@ -271,8 +318,9 @@ def _whole(raw: Json, key: str) -> int:
 
 def _number(raw: Json, key: str) -> float:
     value: Any = raw.get(key)
-    if isinstance(value, str) and value.lstrip("-").isdigit():
+    # The documentation quotes numbers in some of its examples.
+    if isinstance(value, str) and _NUMBER_TEXT.fullmatch(value):
         return int(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) >= 2**63:
-        raise WireError(f"cannot read an execution: {key} is {value!r}, not a number")
+        raise WireError(f"cannot read an execution: {key} is no number that a service would send")
     return value

@@ -6,6 +6,7 @@ call or the configuration is wrong; 3 the state folder cannot be used; 130 inter
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -23,30 +24,56 @@ NO_STATE = 3
 INTERRUPTED = 130
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line; each command adds its own part."""
-    import argparse  # noqa: PLC0415 - a running agent does not need it
+#: For the help; the first line is where everybody can begin.
+TEXT = """\
+to try it without a cloud, each *.json in FOLDER a job:
+  thingjobs run --local FOLDER --once
 
-    from thingjobs.cli import dry_run, run, status, validate  # noqa: PLC0415
+exit codes: 0 done; 1 a job did not succeed, or a document would be rejected;
+2 the call or the configuration is wrong; 3 the state folder cannot be used"""
+
+
+#: The commands in the order of the help, and the module of each.
+COMMANDS = {"run": "run", "dry-run": "dry_run", "validate": "validate", "status": "status"}
+
+
+def parser(wanted: str = "") -> argparse.ArgumentParser:
+    """Return the parser of the command line; of one command only if `wanted` names it, because each costs a start."""
+    import argparse  # noqa: PLC0415 - a running agent does not need it
 
     top = argparse.ArgumentParser(
         prog="thingjobs",
         description="The job agent for AWS IoT things: takes jobs, runs handlers, reports the truth.",
+        epilog=TEXT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"thingjobs {__version__}")
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (run, dry_run, validate, status):
-        command.add_to(commands)
+    commands = top.add_subparsers(title="commands", metavar="COMMAND")
+    modules = [COMMANDS[wanted]] if wanted in COMMANDS else COMMANDS.values()
+    for name in modules:
+        importlib.import_module(f"thingjobs.cli.{name}").add_to(commands)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; no traceback reaches a user."""
-    chosen = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    top = parser(given[0] if given else "")
+    chosen, unknown = top.parse_known_args(given)
+    if "command" not in chosen:
+        top.print_help(sys.stderr)
+        return USAGE
+    if unknown:
+        chosen.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return _carry_out(chosen)
+
+
+def _carry_out(chosen: argparse.Namespace) -> int:
     try:
         return int(chosen.command(chosen))
     except ConfigError as error:
-        complain("cannot use the configuration:" if len(error.problems) > 1 else "", *error.problems)
+        complain("the configuration cannot be used:" if len(error.problems) > 1 else "", *error.problems)
         return USAGE
     except StateError as error:
         complain(str(error))
@@ -63,10 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def complain(*lines: str) -> None:
     """Print an error for a person; the first line carries the program's name."""
-    said = [line for line in lines if line]
-    if len(said) == 1:
-        print(f"thingjobs: {said[0]}", file=sys.stderr)
-        return
-    print(f"thingjobs: {said[0]}", file=sys.stderr)
-    for line in said[1:]:
+    first, *rest = [line for line in lines if line]
+    print(f"thingjobs: {first}", file=sys.stderr)
+    for line in rest:
         print(f"  - {line}", file=sys.stderr)

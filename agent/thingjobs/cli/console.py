@@ -9,18 +9,27 @@ from typing import TYPE_CHECKING, TextIO
 
 from thingjobs import __version__
 from thingjobs.cli.paint import Paint
-from thingjobs.model import Status
+from thingjobs.model import Phase, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from thingjobs.machine import Job, State
-    from thingjobs.machine.effects import Note
+    from thingjobs.model import Identity
     from thingjobs.testing import ExecutionView, JobsService
 
 #: Details that the agent adds itself; a person has seen their content already.
 _OURS = frozenset({"agent", "claim", "code", "reason", "progress"})
+#: The longest way: QUEUED → IN_PROGRESS → SUCCEEDED.
+_WAY = 32
+#: Lines that are shown of one detail, and how line breaks in it look.
+_LINES = 6
+_BREAK = " ⏎ "
+#: Details that are no longer share one line.
+_SHORT = 30
+#: A terminal with fewer columns has no room for text beside the names.
+_NARROW = 60
 
 
 class Console:
@@ -38,9 +47,10 @@ class Console:
         self._paint = Paint(out)
         self._began: dict[str, float] = {}
         self._shown: set[tuple[str, int]] = set()
+        self._waits: dict[Identity, str] = {}
         self._width = 12
 
-    def begin(self, folder: Path, unusable: Mapping[str, str]) -> None:
+    def begin(self, folder: Path, unusable: Mapping[str, str], *, once: bool) -> None:
         """Say what is about to happen, and which jobs are done already."""
         paint = self._paint
         views = self._service.executions(self._thing)
@@ -52,46 +62,61 @@ class Console:
             several = f"{len(done)} jobs are" if len(done) > 1 else "1 job is"
             paint.line(paint.style(f"{several} done already and will not run again: {_names(done)}", "dim"))
         for name, why in unusable.items():
-            paint.line(f"{paint.mark('REJECTED')} {name} is left out: {why}")
+            self.left_out(name, why)
         if not views and not unusable:
-            paint.line(f"there is no *.json in {folder}; put a job document there and it will run")
+            paint.line(f"there is no job document (*.json) in {folder}")
+        if not once:
+            paint.line(paint.style("each *.json that is put there runs; Ctrl-C ends this", "dim"))
 
-    def observe(self, before: State, after: State, notes: Sequence[Note]) -> None:  # noqa: ARG002 - notes go to the log
+    def say(self, text: str) -> None:
+        """Write a line."""
+        self._paint.line(text)
+
+    def erase(self) -> None:
+        """Remove the line of progress: something else will be written there."""
+        self._paint.erase()
+
+    def left_out(self, name: str, why: str) -> None:
+        """Say that a file is no job."""
+        self._paint.line(f"{self._paint.mark('REJECTED')} {name} is left out: {why}")
+
+    def observe(self, state: State) -> None:
         """Show what a step changed."""
         for view in self._service.executions(self._thing):
             if Status(view.status).terminal and (view.job_id, view.number) not in self._shown:
                 self._shown.add((view.job_id, view.number))
                 self._finished(view)
-        for job in after.jobs.values():
+        for job in state.jobs.values():
             self._began.setdefault(job.identity.job_id, time.monotonic())
+            self._waiting(job)
             self._busy(job)
 
-    def stopping(self, *, again: bool) -> None:
-        """Say what a signal will do."""
-        if again:
-            self._paint.line("stopping the running job")
-        else:
-            self._paint.line("ending when the running step is done; press Ctrl-C again to stop it now")
-
-    def end(self, *, unusable: int) -> int:
-        """Say how it went, and return the exit code: 0 if every job SUCCEEDED."""
-        statuses = Counter(view.status for view in self._service.executions(self._thing))
-        total = sum(statuses.values())
-        parts = ", ".join(f"{count} {self._paint.status(status)}" for status, count in sorted(statuses.items()))
-        left_out = f"; {unusable} left out" if unusable else ""
+    def end(self, *, unusable: int, once: bool) -> int:
+        """Say how it went, and return the exit code: with --once 0 only if every job SUCCEEDED."""
+        counts = Counter(view.status for view in self._service.executions(self._thing))
+        total = sum(counts.values())
+        parts = [f"{counts[status]} {self._paint.status(status)}" for status in Status if counts[status]]
+        left_out = f"; {unusable} file{'s' * (unusable != 1)} left out" if unusable else ""
         self._paint.line()
-        self._paint.line(f"{total} job{'s' * (total != 1)}: {parts or 'none'}{left_out}")
-        return 0 if statuses["SUCCEEDED"] == total and not unusable else 1
+        self._paint.line(f"{total} job{'s' * (total != 1)}{': ' * bool(parts)}{', '.join(parts)}{left_out}")
+        good = counts["SUCCEEDED"] == total and not unusable
+        return 0 if good or not once else 1
 
     # --- one job --------------------------------------------------------------------------------------------------
 
     def _busy(self, job: Job) -> None:
         paint, heard = self._paint, job.heard
-        name = job.identity.job_id.ljust(self._width)
-        bar = f"{paint.bar(heard.percent)} {heard.percent:3.0f}% " if heard.percent is not None else ""
-        text = job.record.note or heard.message or str(job.phase)
-        room = max(10, paint.width - self._width - 40)
-        paint.draw(f"{paint.mark('IN_PROGRESS')} {name}  {bar}{textwrap.shorten(text, room, placeholder='…')}")
+        name = job.identity.job_id.ljust(self._width if paint.width >= _NARROW else 0)
+        bar = f"{paint.bar(heard.percent)} {heard.percent:3.0f}%  " if heard.percent is not None else ""
+        text = job.record.note or heard.message or job.phase.replace("_", " ")
+        paint.draw(f"{paint.mark('IN_PROGRESS')} {name}  {bar}{text}")
+
+    def _waiting(self, job: Job) -> None:
+        """Say once why a job waits: it may be for long."""
+        why = job.record.note if job.phase is Phase.DEFERRED else ""
+        if why and self._waits.get(job.identity) != why:
+            self._paint.line(f"{self._paint.mark('QUEUED')} {job.identity.job_id.ljust(self._width)}  waits: {why}")
+        self._waits[job.identity] = why
 
     def _finished(self, view: ExecutionView) -> None:
         paint = self._paint
@@ -101,18 +126,44 @@ class Console:
                 way.append(change.status)
         steps = paint.arrow().join(paint.status(status) for status in way)
         took = time.monotonic() - self._began.pop(view.job_id, time.monotonic())
-        seconds = paint.style(f"{took:.1f} s", "dim")
-        paint.line(f"{paint.mark(view.status)} {view.job_id.ljust(self._width)}  {steps}  {seconds}")
-        if "reason" in view.details:
-            self._below(f"{view.details.get('code', '')}: {view.details['reason']}")
-        for key, value in view.details.items():
-            if key not in _OURS:
-                self._below(f"{key}: {value}", dim=True)
+        room = " " * (_WAY - len(" → ".join(way)))
+        seconds = f"{room}  {paint.style(f'{took:6.1f} s', 'dim')}" if Status.IN_PROGRESS in way else ""
+        paint.line(f"{paint.mark(view.status)} {view.job_id.ljust(self._width)}  {steps}{seconds}")
+        reason = view.details.get("reason", "")
+        if reason:
+            self._below(f"{view.details.get('code', '')}: {reason}")
+        details = dict(_news(view.details))
+        short = [f"{key}: {value}" for key, value in details.items() if len(key + value) <= _SHORT]
+        if short:
+            self._below(", ".join(short), "dim")
+        for key, value in details.items():
+            if len(key + value) > _SHORT:
+                self._long_detail(key, value)
 
-    def _below(self, text: str, *, dim: bool = False) -> None:
-        indent = " " * (self._width + 4)
-        for line in textwrap.wrap(text, max(40, self._paint.width - len(indent)), break_long_words=False):
-            self._paint.line(indent + self._paint.style(line, *(["dim"] if dim else [])))
+    def _long_detail(self, key: str, value: str) -> None:
+        first, *rest = value.split(_BREAK)
+        self._below(f"{key}: {first}", "dim")
+        hidden = max(0, len(rest) + 1 - _LINES)
+        for line in rest[: len(rest) - hidden]:
+            self._below("  " + line, "dim")
+        if hidden:
+            self._below(f"  … {hidden} more line{'s' * (hidden != 1)}", "dim")
+
+    def _below(self, text: str, *styles: str) -> None:
+        paint = self._paint
+        indent = " " * (self._width + 4 if paint.width >= _NARROW else 2)
+        hanging = " " * (len(text) - len(text.lstrip()))
+        lines = textwrap.wrap(text, paint.width - len(indent) - 2, subsequent_indent=hanging, break_on_hyphens=False)
+        for line in lines:
+            paint.line(indent + paint.style(line, *styles))
+
+
+def _news(details: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the handler's details, without those that only repeat what stands in another one or in the reason."""
+    for key, value in details.items():
+        repeated = len(value) > _SHORT and any(value in other for other in details.values() if other != value)
+        if key not in _OURS and not repeated:
+            yield key, value
 
 
 def _names(views: Sequence[ExecutionView]) -> str:

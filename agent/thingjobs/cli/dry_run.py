@@ -1,20 +1,25 @@
-"""`thingjobs dry-run`: what would happen here if these documents came as jobs? Runs only `check`, changes nothing."""
+"""Shows what would happen here if these documents came as jobs. Runs only the handler's `check`, and changes nothing.
+
+Exit code: 0 all would run, or wait, or change nothing; 1 at least one would be REJECTED; 2 a file cannot be read.
+"""
 
 from __future__ import annotations
 
 import json
 import queue
+import re
 import shlex
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from thingjobs import boot
-from thingjobs.cli import FAILED, options
+from thingjobs.cli import FAILED, USAGE, documents, options
 from thingjobs.cli.paint import Paint
 from thingjobs.cli.validate import verdict
+from thingjobs.documents import AWS_STEPS
 from thingjobs.errors import StateError
 from thingjobs.handler import Exit
 from thingjobs.judging import Judge, effective_user
@@ -30,13 +35,15 @@ if TYPE_CHECKING:
     from thingjobs.config import Config
     from thingjobs.machine.events import Progressed
 
+#: A URL's user and password, its host and path, and its query string with all that follows.
+_SECRET = re.compile(r"(https?://)([^/?#\s\"'@]*@)?([^?#\s\"']*)([?#][^\s\"']*)?", re.IGNORECASE)
 ORDER = (Verb.CHECK, Verb.PREPARE, Verb.APPLY, Verb.VERIFY, Verb.COMMIT)
 
 
 def add_to(commands: Any) -> None:
     """Add this command."""
-    parser = commands.add_parser("dry-run", help="show what job documents would do here", description=__doc__)
-    parser.add_argument("documents", metavar="DOCUMENT", nargs="+", help="a JSON file, - for stdin")
+    parser = options.new_parser(commands, "dry-run", "show what job documents would do here", __doc__)
+    parser.add_argument("documents", metavar="DOCUMENT", nargs="+", help="a JSON file, - for standard input")
     options.add_config(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     parser.set_defaults(command=command)
@@ -49,23 +56,26 @@ def command(chosen: argparse.Namespace) -> int:
         ConfigError: the configuration cannot be used.
     """
     config = options.load_or_local(chosen)
+    contents = documents.read_all(chosen.documents)
+    if contents is None:
+        return USAGE
     judge = Judge(config, Registry(config.handlers.directory))
     paint = Paint(sys.stdout)
     rejected = False
-    for name in chosen.documents:
-        shown = foresee(config, verdict(judge, name))
-        rejected = rejected or shown["would"] == "reject"
+    for name, data in contents:
+        shown = foresee(config, verdict(judge, data))
+        rejected = rejected or shown["would"] in ("reject", "fail")
         if chosen.json:
             paint.line(json.dumps({"document": name, **shown}))
         else:
-            _print(paint, name, shown)
+            _print(paint, documents.shown(name), shown)
     return FAILED if rejected else 0
 
 
 def foresee(config: Config, found: Plan | Result) -> dict[str, Any]:
     """Return what would happen: handler, verbs, user, steps, downloads, updates, and what `check` says."""
     if isinstance(found, Result):
-        return {"would": "reject", "code": found.code, "reason": found.reason, "updates": [Status.REJECTED]}
+        return _rejected(found.code, found.reason)
     shown: dict[str, Any] = {
         "would": "run",
         "handler": found.handler,
@@ -73,29 +83,39 @@ def foresee(config: Config, found: Plan | Result) -> dict[str, Any]:
         "user": effective_user(config, found.handler),
         "verbs": [verb for verb in ORDER if verb in found.verbs],
         "updates": [Status.IN_PROGRESS, "SUCCEEDED or FAILED"],
-        **_of_params(found.params),
+        **_of_params(found),
     }
     if Verb.CHECK in found.verbs:
         shown.update(_of_check(_check(config, found)))
-    return shown
+    return _of_check_only(shown) if found.check_only else shown
 
 
-def _of_params(params: dict[str, Any]) -> dict[str, Any]:
+def _rejected(code: Code | None, reason: str) -> dict[str, Any]:
+    return {"would": "reject", "code": code, "reason": reason, "updates": [Status.REJECTED]}
+
+
+def _of_params(plan: Plan) -> dict[str, Any]:
     """Return the steps and downloads of an AWS document's plan; for any other handler its parameters."""
-    steps = params.get("steps")
-    if not isinstance(steps, list) or not all(isinstance(step, dict) and "kind" in step for step in steps):
+    params = without_queries(plan.params)
+    if plan.handler != AWS_STEPS:
         return {"params": params}
-    downloads = [_without_query(step["argv"][0]) for step in steps if step["kind"] == "download-file"]
-    lines = [{**step, "argv": [_without_query(word) for word in step["argv"]]} for step in steps]
-    return {"steps": lines, "downloads": downloads}
+    downloads = [url for step in params["steps"] if step["kind"] == "download-file" for url in step["argv"][:1]]
+    return {"steps": params["steps"], "downloads": downloads}
 
 
-def _without_query(word: str) -> str:
-    """A presigned URL's query string is a secret."""
-    if not word.startswith(("http://", "https://")):
-        return word
-    parts = urlsplit(word)
-    return parts._replace(query="…", fragment="").geturl() if parts.query else word
+def without_queries(value: Any) -> Any:
+    """Return a JSON value in which no URL has its query string or password: those of a presigned URL are a secret."""
+    match value:
+        case str():
+            return _SECRET.sub(
+                lambda found: f"{found[1]}{'…@' * bool(found[2])}{found[3]}{'?…' * bool(found[4])}", value
+            )
+        case list():
+            return [without_queries(entry) for entry in value]
+        case dict():
+            return {key: without_queries(entry) for key, entry in value.items()}
+        case _:
+            return value
 
 
 # --- check --------------------------------------------------------------------------------------------------------
@@ -106,9 +126,9 @@ def _check(config: Config, plan: Plan) -> Ending:
     events: queue.SimpleQueue[Progressed | Finished] = queue.SimpleQueue()
     identity = Identity(JobId("dry-run"), 1, 0)
     with tempfile.TemporaryDirectory(prefix="thingjobs-dry-run-") as folder:
-        settings = Settings(Path(folder), config.thing.name, boot.boot_id(), config.handlers.environment)
         Path(folder).chmod(0o711)
-        runner = Runner(settings, events.put)
+        environment = options.handler_environment(config)
+        runner = Runner(Settings(Path(folder), config.thing.name, boot.boot_id(), environment), events.put)
         record = Record(identity, Phase.CHECKING, claim="", version=1, plan=plan, document={})
         try:
             runner.spawn(Run(record, Verb.CHECK, attempt=1, dry_run=True))
@@ -116,43 +136,60 @@ def _check(config: Config, plan: Plan) -> Ending:
             return Ending(None, reason=str(error))
         runner.go(identity)
         try:
-            return _ending(events, plan.limits.check)
+            return _ending(events, time.monotonic() + plan.limits.check)
         except queue.Empty:
             runner.kill(identity)
             _ending(events, None)
-            return Ending(None, reason=f"check took longer than {plan.limits.check:g} s")
+            return Ending(None, reason=f"it took longer than {plan.limits.check:g} s")
+        except KeyboardInterrupt:
+            runner.kill(identity)
+            raise
         finally:
             runner.let_go()
 
 
-def _ending(events: queue.SimpleQueue[Progressed | Finished], seconds: float | None) -> Ending:
+def _ending(events: queue.SimpleQueue[Progressed | Finished], until: float | None) -> Ending:
     while True:
-        event = events.get(timeout=seconds)
+        event = events.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
         if isinstance(event, Finished):
             return event.ending
 
 
 def _of_check(ending: Ending) -> dict[str, Any]:
+    """Return what the agent would make of the answer of `check`."""
     match ending.code:
         case Exit.DONE:
-            return {"would": "run", "check": "the change is needed"}
+            return {"check": "the change is needed"}
         case Exit.ALREADY:
-            return {"would": "nothing", "check": "already as wanted"}
+            done = [Status.IN_PROGRESS, Status.SUCCEEDED]
+            return {"would": "nothing", "check": "already as wanted", "verbs": [Verb.CHECK], "updates": done}
         case Exit.LATER:
-            return {"would": "wait", "check": ending.reason or "not now"}
+            return {"would": "wait", "check": ending.reason or "not now", "verbs": [Verb.CHECK], "updates": []}
         case None:
-            return {"would": "run", "check": f"check failed: {ending.reason or ending.signal}"}
+            why = f"check gave no answer: {ending.reason or ending.signal}"
+            failed = [Status.IN_PROGRESS, Status.FAILED]
+            return {"would": "fail", "check": why, "verbs": [Verb.CHECK], "updates": failed}
         case _:
-            reason = ending.reason or f"check exited with status {ending.code}"
-            return {"would": "reject", "code": Code.CHECK_REJECTED, "reason": reason, "updates": [Status.REJECTED]}
+            return _rejected(Code.CHECK_REJECTED, ending.reason or f"check exited with status {ending.code}")
+
+
+def _of_check_only(shown: dict[str, Any]) -> dict[str, Any]:
+    """A document with "mode": "check" only asks; whatever the answer, it is a success."""
+    if shown["would"] in ("reject", "fail"):
+        return shown
+    verbs = [verb for verb in shown["verbs"] if verb is Verb.CHECK]
+    updates = [Status.IN_PROGRESS, f"SUCCEEDED with would={shown['would']}"]
+    return {**shown, "would": "answer", "verbs": verbs, "updates": updates}
 
 
 # --- for people ---------------------------------------------------------------------------------------------------
 
 _WOULD = {
     "run": ("SUCCEEDED", "would run"),
+    "answer": ("SUCCEEDED", "would only be checked"),
     "nothing": ("SUCCEEDED", "would change nothing"),
     "wait": ("IN_PROGRESS", "would wait"),
+    "fail": ("FAILED", "would be FAILED"),
     "reject": ("REJECTED", "would be REJECTED"),
 }
 
@@ -166,14 +203,14 @@ def _print(paint: Paint, name: str, shown: dict[str, Any]) -> None:
     if "handler" in shown:
         rows.append(("handler", f"{shown['handler']} {shown['version']}".strip()))
         rows.append(("runs as", shown["user"]))
-        rows.append(("verbs", ", ".join(shown["verbs"])))
+        rows.append(("verbs", ", ".join(shown["verbs"]) or "none"))
     if "check" in shown:
         rows.append(("check", shown["check"]))
     if shown.get("params"):
         rows.append(("params", json.dumps(shown["params"], ensure_ascii=False)))
     rows.extend(_step_rows(shown.get("steps", [])))
     rows.extend(("downloads", url) for url in shown.get("downloads", []))
-    rows.append(("updates", ", then ".join(str(update) for update in shown["updates"])))
+    rows.append(("updates", ", then ".join(str(update) for update in shown["updates"]) or "none, it stays QUEUED"))
     width = max(len(key) for key, _ in rows)
     for key, value in rows:
         paint.line(f"    {paint.style(key.ljust(width), 'dim')}  {value}")

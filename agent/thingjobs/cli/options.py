@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from thingjobs import config as configuration
 from thingjobs.errors import ConfigError
+from thingjobs.runner import INHERITED
 
 if TYPE_CHECKING:
     import argparse
 
     from thingjobs.config import Config
+
+
+def new_parser(commands: Any, name: str, summary: str, text: str | None) -> argparse.ArgumentParser:
+    """Add the command `name` to `commands`; the first paragraph of `text` introduces its help, the rest ends it."""
+    introduction, _, rest = (text or "").partition("\n\n")
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=introduction, epilog=rest, allow_abbrev=False
+    )
+    parser.set_defaults(parser=parser)
+    return parser
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +32,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         "--config",
         metavar="FILE",
         type=Path,
-        help="the configuration; without it /etc/thingjobs/config.toml, then /etc/thingjobs/conf.d/*.toml",
+        help="the configuration; otherwise /etc/thingjobs/config.toml, then /etc/thingjobs/conf.d/*.toml",
     )
     parser.add_argument(
         "--local",
@@ -38,18 +49,39 @@ def load(chosen: argparse.Namespace) -> Config:
         ConfigError: it cannot be used; all problems at once.
     """
     if chosen.local is not None:
-        if not chosen.local.is_dir():
-            raise ConfigError([f"--local {chosen.local}: there is no such folder"])
-        return configuration.local(chosen.local.resolve(), [chosen.config] if chosen.config else [], environment=os.environ)
+        try:
+            next(chosen.local.iterdir(), None)
+        except OSError as error:
+            problem = f"--local {chosen.local}: {error.strerror}; name a folder that holds job documents (*.json)"
+            raise ConfigError([problem]) from None
+        return configuration.local(
+            chosen.local.resolve(), [chosen.config] if chosen.config else [], environment=os.environ
+        )
+    if chosen.config is None and not configuration.default_paths():
+        ways = "write it, name another one with --config, or do without a cloud with --local FOLDER"
+        raise ConfigError([f"there is no /etc/thingjobs/config.toml; {ways}"])
     return configuration.load([chosen.config] if chosen.config else None, environment=os.environ)
 
 
 def load_or_local(chosen: argparse.Namespace) -> Config:
-    """Return the configuration for a command that needs no connection: the present folder will do where none is.
+    """Return the configuration for a command that needs no connection: what only that lacks is good enough.
 
     Raises:
         ConfigError: a configuration is there and cannot be used.
     """
-    if chosen.config is None and chosen.local is None and not configuration.default_paths():
-        chosen.local = Path.cwd()
-    return load(chosen)
+    base = (chosen.config,) if chosen.config else configuration.default_paths()
+    if chosen.local is not None:
+        return load(chosen)
+    try:
+        return configuration.load(base, environment=os.environ)
+    except ConfigError as error:
+        try:
+            return configuration.local(Path.cwd(), base, environment=os.environ)
+        except ConfigError:
+            raise error from None
+
+
+def handler_environment(config: Config) -> dict[str, str]:
+    """Return what handlers get of the agent's own environment and of the configuration."""
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    return {**inherited, **config.handlers.environment}

@@ -1,4 +1,8 @@
-"""`thingjobs run`: the agent. With `--local FOLDER` the same agent on the embedded Jobs service, without a cloud."""
+"""Runs the agent. With --local FOLDER the same agent runs on an embedded Jobs service, without a cloud.
+
+SIGTERM and SIGINT (Ctrl-C) end it: a step that is running goes on, and the next agent takes it up again. On a
+terminal, with --once or as process 1 the first signal waits for that step, and the second stops it.
+"""
 
 from __future__ import annotations
 
@@ -19,27 +23,32 @@ from thingjobs.journal import Journal
 from thingjobs.judging import Judge
 from thingjobs.machine import Stopping
 from thingjobs.machine.events import Stop
-from thingjobs.model import Status
+from thingjobs.model import JobId
 from thingjobs.notify import Notifier
 from thingjobs.registry import Registry
-from thingjobs.runner import INHERITED, Runner
+from thingjobs.runner import Runner
 from thingjobs.runner import Settings as RunnerSettings
 from thingjobs.statusbox import StatusBox
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable, Sequence
 
     from thingjobs.cli.console import Console
     from thingjobs.config import Config
+    from thingjobs.machine import State
+    from thingjobs.machine.effects import Note
     from thingjobs.ports import Transport
     from thingjobs.transport.local import LocalTransport
+
+    Observer = Callable[[State, State, Sequence[Note]], None]
 
 log = logging.getLogger("thingjobs")
 
 
 def add_to(commands: Any) -> None:
     """Add this command."""
-    parser = commands.add_parser("run", help="run the agent", description=__doc__)
+    parser = options.new_parser(commands, "run", "run the agent", __doc__)
     options.add_config(parser)
     parser.add_argument(
         "--once", action="store_true", help="with --local: end when no job is left; exit 1 unless all SUCCEEDED"
@@ -59,12 +68,12 @@ def command(chosen: argparse.Namespace) -> int:
         complain("--once goes with --local FOLDER")
         return USAGE
     config = options.load(chosen)
-    _set_up_logging(quiet=chosen.local is not None, verbose=chosen.verbose)
     if chosen.local is not None:
         return _run_local(config, chosen)
     problems = check_files(config)
     if problems:
         raise ConfigError(problems)
+    _set_up_logging(logging.DEBUG if chosen.verbose else logging.INFO)
     return _run_connected(config)
 
 
@@ -73,10 +82,17 @@ def _run_connected(config: Config) -> int:
     journal = Journal(config.state.directory)
     journal.open()
     try:
+        transport = _transport(config)
         notifier = Notifier(os.environ.get("NOTIFY_SOCKET", ""))
-        parts = _parts(config, _transport(config), journal, inbox)
-        _serve(Daemon(parts, inbox), inbox, config, notifier, patient=os.getpid() == 1)
+        where = f"{config.connection.endpoint}:{config.connection.port}"
+        log.info(
+            "thingjobs %s, thing %s: jobs from %s, state in %s",
+            *(__version__, config.thing.name, where, config.state.directory),
+        )
+        daemon = Daemon(_parts(config, transport, journal, inbox), inbox, observe=_log_ending)
+        _serve(daemon, inbox, config, notifier, patient=_is_patient())
         notifier.stopping()
+        log.info("ended")
     finally:
         journal.close()
     return 0
@@ -84,45 +100,42 @@ def _run_connected(config: Config) -> int:
 
 def _run_local(config: Config, chosen: argparse.Namespace) -> int:
     from thingjobs.cli.console import Console  # noqa: PLC0415 - an agent in service has no console
-    from thingjobs.transport.local import LocalTransport  # noqa: PLC0415
+    from thingjobs.transport.local import KEPT, LocalTransport  # noqa: PLC0415
 
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     journal = Journal(config.state.directory)
     journal.open()
     try:
-        transport = LocalTransport(chosen.local, config.state.directory / "jobs.json", config.thing.name)
+        if problems := check_files(config):
+            raise ConfigError(problems)
+        transport = LocalTransport(chosen.local, config.state.directory / KEPT, config.thing.name)
         console = Console(transport.service, config.thing.name, sys.stdout)
-        console.begin(chosen.local, transport.unusable)
+        _set_up_logging(logging.DEBUG if chosen.verbose else logging.ERROR, console.erase)
+        console.begin(chosen.local, transport.unusable, once=chosen.once)
+        transport.tell = console.left_out
         daemon = Daemon(
             _parts(config, transport, journal, inbox),
             inbox,
-            observe=console.observe,
+            observe=_shown_on(console),
             enough=_nothing_left(transport, config.thing.name) if chosen.once else None,
         )
-        _serve(daemon, inbox, config, Notifier(), patient=True, console=console)
+        _serve(daemon, inbox, config, Notifier(), patient=chosen.once or _is_patient())
     finally:
         journal.close()
-    return console.end(unusable=len(transport.unusable)) if chosen.once else 0
+    return console.end(unusable=len(transport.unusable), once=chosen.once)
 
 
-def _nothing_left(transport: LocalTransport, thing: str) -> Any:
-    def enough(state: Any) -> bool:
-        return not state.jobs and all(Status(view.status).terminal for view in transport.service.executions(thing))
+def _nothing_left(transport: LocalTransport, thing: str) -> Callable[[State], bool]:
+    def enough(state: State) -> bool:
+        pending = [view for view in transport.service.executions(thing) if view.pending]
+        return not state.jobs and not any(state.settings.ours(JobId(view.job_id)) for view in pending)
 
     return enough
 
 
-def _serve(
-    daemon: Daemon,
-    inbox: queue.SimpleQueue[Any],
-    config: Config,
-    notifier: Notifier,
-    *,
-    patient: bool,
-    console: Console | None = None,
-) -> None:
+def _serve(daemon: Daemon, inbox: queue.SimpleQueue[Any], config: Config, notifier: Notifier, *, patient: bool) -> None:
     """Run the loop with signals and the status socket around it."""
-    _listen_for_signals(inbox, patient=patient, console=console)
+    _listen_for_signals(inbox, patient=patient)
     box = StatusBox(config.state.directory, inbox.put)
     box.start()
     try:
@@ -131,11 +144,19 @@ def _serve(
         box.stop()
 
 
-def _listen_for_signals(inbox: queue.SimpleQueue[Any], *, patient: bool, console: Console | None) -> None:
+# --- ending -------------------------------------------------------------------------------------------------------
+
+
+def _is_patient() -> bool:
+    """Whether the agent should wait for a running verb when it is told to end: no next agent will come by itself."""
+    return os.getpid() == 1 or sys.stdout.isatty() or sys.stderr.isatty()
+
+
+def _listen_for_signals(inbox: queue.SimpleQueue[Any], *, patient: bool) -> None:
     """SIGTERM and SIGINT end the agent.
 
-    A service leaves a running verb to the next agent. Where there will be none (a terminal, `--once`, pid 1) the
-    first signal waits for the verb, and the second stops it.
+    A service leaves a running verb to the next agent; a patient one waits for the verb, and stops it when it is asked
+    again. The handler only puts an event: it may interrupt anything, even a line that is being written.
     """
     asked: list[int] = []
 
@@ -143,25 +164,53 @@ def _listen_for_signals(inbox: queue.SimpleQueue[Any], *, patient: bool, console
         asked.append(number)
         if not patient:
             inbox.put(Stop(Stopping.LEAVE))
-            return
-        if console is not None:
-            console.stopping(again=len(asked) > 1)
-        inbox.put(Stop(Stopping.WAIT if len(asked) == 1 else Stopping.CANCEL))
+        else:
+            inbox.put(Stop(Stopping.WAIT if len(asked) == 1 else Stopping.CANCEL))
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+
+
+def _shown_on(console: Console) -> Observer:
+    def observe(before: State, after: State, notes: Sequence[Note]) -> None:  # noqa: ARG001 - the daemon logs notes
+        console.observe(after)
+        if before.stopping is not after.stopping and (text := _how_it_ends(after)):
+            console.say(text)
+
+    return observe
+
+
+def _log_ending(before: State, after: State, notes: Sequence[Note]) -> None:  # noqa: ARG001 - the daemon logs notes
+    if before.stopping is not after.stopping:
+        log.info(_how_it_ends(after) or "ending")
+
+
+def _how_it_ends(state: State) -> str:
+    """Return what becomes of the running verbs, "" when there is none."""
+    names = ", ".join(job.identity.job_id for job in state.jobs.values() if job.running)
+    if not names:
+        return ""
+    match state.stopping:
+        case Stopping.WAIT:
+            return f"ending as soon as the running step of {names} is done; Ctrl-C or SIGTERM again stops it now"
+        case Stopping.CANCEL:
+            return f"stopping {names}"
+        case _:
+            return f"ending; {names} goes on, and the next agent takes it up again"
+
+
+# --- parts --------------------------------------------------------------------------------------------------------
 
 
 def _parts(config: Config, transport: Transport, journal: Journal, inbox: queue.SimpleQueue[Any]) -> Parts:
     """Put the agent together."""
     boot_id = boot.boot_id(config.system.boot_id_file)
     registry = Registry(config.handlers.directory, config.state.directory / "handlers.json")
-    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     settings = RunnerSettings(
         state=config.state.directory,
         thing=config.thing.name,
         boot=boot_id,
-        environment={**inherited, **config.handlers.environment},
+        environment=options.handler_environment(config),
     )
     return Parts(
         settings=policy.Settings(
@@ -204,7 +253,18 @@ def _transport(config: Config) -> Transport:
     return PahoTransport(link, roll, policy.first_connect_delay(boot.clock(), roll()))
 
 
-def _set_up_logging(*, quiet: bool, verbose: bool) -> None:
-    """Log one line a fact to stderr; the journal of the system adds the time."""
-    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
-    logging.basicConfig(level=level, format="%(levelname)s %(message)s", stream=sys.stderr)
+def _set_up_logging(level: int, before: Callable[[], None] = lambda: None) -> None:
+    """Log one line a fact to stderr; the journal of the system adds the time.
+
+    Args:
+        level: the least that is logged.
+        before: is called before each line.
+    """
+
+    def make_room(record: logging.LogRecord) -> bool:  # noqa: ARG001 - the signature is that of a filter
+        before()
+        return True
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(make_room)
+    logging.basicConfig(level=level, format="%(levelname)s %(message)s", handlers=[handler])

@@ -1,9 +1,14 @@
-"""`thingjobs status`: what runs, what waits and why, what is owed, late truth, the last jobs, the connection."""
+"""Shows what the agent does: what runs, what waits and why, which reports are owed, the last jobs, the connection.
+
+Without an agent it shows what the state folder holds. Exit code: 0, or 3 when there is no state folder to read.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +18,11 @@ from thingjobs.cli.paint import Paint
 from thingjobs.errors import StateError
 from thingjobs.journal import read_only
 from thingjobs.status import of_journal
+from thingjobs.transport.local import KEPT, outcomes
 
 if TYPE_CHECKING:
     import argparse
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from thingjobs.config import Config
     from thingjobs.model import Json
@@ -27,7 +33,7 @@ SHOWN = 8
 
 def add_to(commands: Any) -> None:
     """Add this command."""
-    parser = commands.add_parser("status", help="show what the agent does", description=__doc__)
+    parser = options.new_parser(commands, "status", "show what the agent does", __doc__)
     options.add_config(parser)
     parser.add_argument("--watch", action="store_true", help="show it again each second, until Ctrl-C")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -43,17 +49,25 @@ def command(chosen: argparse.Namespace) -> int:
     """
     config = options.load(chosen)
     paint = Paint(sys.stdout)
-    while True:
-        found = read(config)
-        if chosen.watch and not chosen.json and paint.live:
-            sys.stdout.write("\x1b[H\x1b[2J")
-        if chosen.json:
-            paint.line(json.dumps(found))
-        else:
-            _print(paint, found)
-        if not chosen.watch:
-            return 0
-        time.sleep(WATCH_SECONDS)
+    if not chosen.watch:
+        _show(paint, config, as_json=chosen.json)
+        return 0
+    try:
+        while True:
+            _show(paint, config, as_json=chosen.json, watched=True)
+            time.sleep(WATCH_SECONDS)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _show(paint: Paint, config: Config, *, as_json: bool, watched: bool = False) -> None:
+    found = read(config)
+    if as_json:
+        paint.line(json.dumps(found))
+        return
+    if watched:
+        paint.clear()
+    _print(paint, found)
 
 
 def read(config: Config) -> Json:
@@ -63,55 +77,42 @@ def read(config: Config) -> Json:
         StateError: the state folder cannot be read.
     """
     folder = config.state.directory
-    if not folder.is_dir():
-        raise StateError(f"cannot show the status: there is no state folder {folder}; did an agent ever run with it?")
+    if not os.access(folder / "journal", os.F_OK):
+        raise StateError(f"cannot show the status: there is no state folder {folder}; no agent has run with it yet")
+    if not os.access(folder / "journal", os.R_OK | os.X_OK):
+        raise StateError(f"cannot show the status: {folder} belongs to another account; ask as that one, or with sudo")
     found = statusbox.ask(folder)
     if found is None:
         found = of_journal(read_only(folder), thing=config.thing.name)
-    kept = folder / "jobs.json"
+    kept = folder / KEPT
     if kept.exists():
-        found["executions"] = _local_outcomes(kept, config.thing.name)
+        found["executions"] = outcomes(kept)
     return found
 
 
-def _local_outcomes(kept: Path, thing: str) -> list[Json]:
-    """Return what the embedded service of `run --local` holds, refused jobs included."""
-    from thingjobs.testing import JobsService  # noqa: PLC0415 - only --local has it
-
-    service = JobsService()
-    try:
-        service.load(json.loads(kept.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise StateError(f"cannot read {kept}: {error}") from None
-    return [
-        {
-            "jobId": view.job_id,
-            "executionNumber": view.number,
-            "status": view.status,
-            "code": view.details.get("code"),
-            "reason": view.details.get("reason", ""),
-        }
-        for view in service.executions(thing)
-    ]
+# --- for people ---------------------------------------------------------------------------------------------------
 
 
 def _print(paint: Paint, found: Json) -> None:
     paint.line(f"thing {paint.style(found['thing'], 'bold')}: {_agent(found)}")
+    last = sorted(found.get("executions") or found["last"], key=lambda job: -(job["finishedAt"] or 0))
+    queued = [_name(job) for job in last if job["status"] == "QUEUED"]
     _section(paint, "now", [_job_line(paint, job) for job in found["jobs"]], "nothing")
+    if queued:
+        _section(paint, "next", [", ".join(queued[:SHOWN]) + ", …" * (len(queued) > SHOWN)])
     owed = [f"{_name(job)}  {job['status']}, not accepted by the service yet" for job in found["owed"]]
     _section(paint, "owed", owed, "nothing")
     if found["late"]:
-        _section(paint, "late", [f"{_name(job)}  {job['late']}" for job in found["late"][-SHOWN:]], "")
-    last = found.get("executions") or found["last"]
-    done = [job for job in last if job["status"] not in (None, "QUEUED", "IN_PROGRESS")]
-    _section(paint, "last", [_last_line(paint, job) for job in done[:SHOWN]], "nothing yet")
+        _section(paint, "late", [f"{_name(job)}  {job['late']}" for job in found["late"][-SHOWN:]])
+    done = [job for job in last if job["finishedAt"]]
+    _section(paint, "last", list(_last_lines(paint, done[:SHOWN])), "nothing yet")
 
 
 def _agent(found: Json) -> str:
     if not found["running"]:
         return "no agent runs"
     if not found["connected"]:
-        return "the agent runs, without a connection"
+        return "the agent runs, without a connection; its log says why"
     return f"the agent runs, connected for {_ago(found['connectedSeconds'])}"
 
 
@@ -122,7 +123,7 @@ def _ago(seconds: int) -> str:
     return f"{seconds} s"
 
 
-def _section(paint: Paint, title: str, lines: list[str], empty: str) -> None:
+def _section(paint: Paint, title: str, lines: list[str], empty: str = "") -> None:
     for index, text in enumerate(lines or [paint.style(empty, "dim")]):
         paint.line(f"  {paint.style((title if index == 0 else '').ljust(5), 'dim')} {text}")
 
@@ -132,7 +133,7 @@ def _name(job: Json) -> str:
 
 
 def _job_line(paint: Paint, job: Json) -> str:
-    text = f"{paint.style(_name(job), 'bold')}  {job['phase']}"
+    text = f"{paint.style(_name(job), 'bold')}  {job['phase'].replace('_', ' ')}"
     if job["handler"]:
         text += f" ({job['handler']})"
     if job.get("progress") is not None:
@@ -146,11 +147,13 @@ def _job_line(paint: Paint, job: Json) -> str:
     return text
 
 
-def _last_line(paint: Paint, job: Json) -> str:
-    text = f"{paint.mark(job['status'])} {_name(job)}  {paint.status(job['status'])}"
-    if job["reason"]:
-        text += f"  {job['code']}: {job['reason']}"
-    if job.get("finishedAt"):
+def _last_lines(paint: Paint, jobs: list[Json]) -> Iterator[str]:
+    width = max((len(_name(job)) for job in jobs), default=0)
+    for job in jobs:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(job["finishedAt"]))
-        text += paint.style(f"  {when}", "dim")
-    return text
+        room = " " * (9 - len(job["status"]))
+        status = paint.status(job["status"]) + room
+        yield f"{paint.mark(job['status'])} {_name(job).ljust(width)}  {status}  {paint.style(when, 'dim')}"
+        if job["reason"]:
+            reason = textwrap.wrap(f"{job['code']}: {job['reason']}", max(30, paint.width - 12), break_on_hyphens=False)
+            yield from (f"  {line}" for line in reason)

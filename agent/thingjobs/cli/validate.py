@@ -1,4 +1,7 @@
-"""`thingjobs validate`: would this device understand these documents? Runs nothing, changes nothing."""
+"""Says whether this device would understand the documents. Runs nothing and changes nothing.
+
+Exit code: 0 all are good, 1 at least one would be REJECTED, 2 a file cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from thingjobs.cli import FAILED, documents, options
+from thingjobs.cli import FAILED, USAGE, documents, options
 from thingjobs.cli.paint import Paint
 from thingjobs.errors import DocumentError
 from thingjobs.judging import Judge
@@ -19,8 +22,8 @@ if TYPE_CHECKING:
 
 def add_to(commands: Any) -> None:
     """Add this command."""
-    parser = commands.add_parser("validate", help="check job documents without running anything", description=__doc__)
-    parser.add_argument("documents", metavar="DOCUMENT", nargs="+", help="a JSON file, - for stdin")
+    parser = options.new_parser(commands, "validate", "check job documents without running anything", __doc__)
+    parser.add_argument("documents", metavar="DOCUMENT", nargs="+", help="a JSON file, - for standard input")
     options.add_config(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     parser.set_defaults(command=command)
@@ -33,23 +36,28 @@ def command(chosen: argparse.Namespace) -> int:
         ConfigError: the configuration cannot be used.
     """
     config = options.load_or_local(chosen)
+    contents = documents.read_all(chosen.documents)
+    if contents is None:
+        return USAGE
     judge = Judge(config, Registry(config.handlers.directory))
     paint = Paint(sys.stdout)
-    results = [(name, verdict(judge, name)) for name in chosen.documents]
-    for name, found in results:
+    rejected = False
+    for name, data in contents:
+        found = verdict(judge, data)
+        rejected = rejected or isinstance(found, Result)
         if chosen.json:
             paint.line(json.dumps(as_json(name, found)))
         elif isinstance(found, Plan):
-            paint.line(f"{paint.mark('SUCCEEDED')} {name}: good, handler {found.handler}")
+            paint.line(f"{paint.mark('SUCCEEDED')} {documents.shown(name)}: good, for handler {found.handler}")
         else:
-            paint.line(f"{paint.mark('REJECTED')} {name}: {found.code}: {found.reason}")
-    return FAILED if any(isinstance(found, Result) for _, found in results) else 0
+            paint.line(f"{paint.mark('REJECTED')} {documents.shown(name)}: {found.code}: {found.reason}")
+    return FAILED if rejected else 0
 
 
-def verdict(judge: Judge, name: str) -> Plan | Result:
-    """Return the plan for the document in file `name`, or the result that it would be refused with."""
+def verdict(judge: Judge, data: bytes) -> Plan | Result:
+    """Return the plan for a document, or the result that it would be refused with."""
     try:
-        return judge.judge(documents.read(name))
+        return judge.judge(documents.parse(data))
     except DocumentError as error:
         return Result(Status.REJECTED, error.code, error.reason)
 

@@ -6,25 +6,28 @@ handler. What runs when is the core's decision; this package carries it out.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
+import subprocess
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thingjobs import boot
 from thingjobs.errors import StateError
 from thingjobs.machine.events import Ending, Evidence, Finished
 from thingjobs.runner import joblog
-from thingjobs.runner.process import Account, Place, Started, account_of, job_json, start
-from thingjobs.runner.watcher import Watcher, read_exit, signal_name
+from thingjobs.runner.process import Account, Place, Started, account_of, end_leftovers, job_json, start
+from thingjobs.runner.watcher import Watcher, never_began, read_exit, signal_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from thingjobs.machine.effects import Run
     from thingjobs.machine.events import Progressed
-    from thingjobs.model import Identity, Process, Record
+    from thingjobs.model import Identity, Process, Record, Verb
 
 MAX_LOGS = 50
 #: What a handler inherits from the agent's own environment, if it is set there; nothing else, and nothing of the job.
@@ -76,6 +79,8 @@ class Runner:
             started = start(place, run, job=job, environment=environment, account=account, boot_id=self._settings.boot)
         except OSError as error:
             raise StateError(f"{error.filename or record.plan.argv[0]}: {error.strerror or error}") from None
+        except (ValueError, subprocess.SubprocessError) as error:
+            raise StateError(f"{record.plan.argv[0]}: {error}") from None
         self._started[record.identity] = (run, started)
         return started.process
 
@@ -111,40 +116,75 @@ class Runner:
             watcher.end()
 
     def adopt(self, record: Record) -> Evidence:
-        """Find, after the agent was started again, what became of the verb in flight."""
+        """Find, after the agent was started again, what became of the verb in flight.
+
+        Raises:
+            StateError: it runs, and cannot be watched.
+        """
         if record.verb is None or record.process is None:
             return Evidence.NOT_STARTED
         place = self._place(record.identity)
-        exit_file = place.exit_file(record.verb, record.attempts.get(record.verb, 1))
-        if boot.lives(record.process, self._settings.boot):
-            try:
-                pidfd = os.pidfd_open(record.process.pid)
-                pipes = place.open_pipes()
-            except OSError:
-                return self._ended(record, exit_file)
-            watcher = Watcher(
-                record.identity,
-                record.verb,
-                record.attempts.get(record.verb, 1),
-                pid=record.process.pid,
-                child=None,
-                pidfd=pidfd,
-                pipes=pipes,
-                exit_file=exit_file,
-                put=self._put,
-            )
-            self._watchers[record.identity] = watcher
-            watcher.start()
-            return Evidence.ADOPTED
-        return self._ended(record, exit_file)
+        attempt = record.attempts.get(record.verb, 1)
+        exit_file = place.exit_file(record.verb, attempt)
+        try:
+            pidfd = self._open_process(record.process)
+            if pidfd is None:
+                if record.process.boot == self._settings.boot:
+                    end_leftovers(record.process, place.work)
+                return self._ended(record.identity, record.verb, attempt, exit_file)
+            pipes = self._open_pipes(place, pidfd)
+        except OSError as error:
+            # What cannot be found out is not made up: a verb that is taken for lost may be run a second time.
+            raise StateError(f"cannot look after {record.verb} of {record.identity}: {error}") from None
+        watcher = Watcher(
+            record.identity,
+            record.verb,
+            attempt,
+            pid=record.process.pid,
+            child=None,
+            pidfd=pidfd,
+            pipes=pipes,
+            exit_file=exit_file,
+            put=self._put,
+        )
+        self._watchers[record.identity] = watcher
+        watcher.start()
+        return Evidence.ADOPTED
 
-    def _ended(self, record: Record, exit_file: Path) -> Evidence:
+    def _open_process(self, process: Process) -> int | None:
+        """Return a handle of `process`, None if it is gone; the handle comes first, so that it is of no later one."""
+        if process.boot != self._settings.boot:
+            return None
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except ProcessLookupError:
+            return None
+        if boot.lives(process, self._settings.boot):
+            return pidfd
+        os.close(pidfd)
+        return None
+
+    @staticmethod
+    def _open_pipes(place: Place, pidfd: int) -> tuple[int, int, int]:
+        try:
+            with contextlib.suppress(OSError):
+                return place.open_pipes()
+            # Somebody removed them. Nothing comes through new ones, but that it ends is still seen.
+            place.make(None)
+            return place.open_pipes()
+        except OSError:
+            os.close(pidfd)
+            raise
+
+    def _ended(self, identity: Identity, verb: Verb, attempt: int, exit_file: Path) -> Evidence:
+        if never_began(exit_file):
+            return Evidence.NOT_STARTED
         code = read_exit(exit_file)
-        if code is None or record.verb is None:
+        if code is None:
             return Evidence.LOST
         name = signal_name(code)
         ending = Ending(None if name else code, name, "its output was not kept, the agent was away")
-        self._put(Finished(record.identity, record.verb, record.attempts.get(record.verb, 1), ending))
+        self._put(Finished(identity, verb, attempt, ending))
         return Evidence.ADOPTED
 
     def clean(self, identity: Identity) -> None:
@@ -182,14 +222,20 @@ class Runner:
         return Place(self._settings.state / "jobs" / identity.key)
 
     def _environment(self, place: Place, run: Run, account: Account | None) -> dict[str, str]:
-        home = account.home if account else str(Path.home()) if os.geteuid() else "/root"
         return {
             "PATH": DEFAULT_PATH,
             "LANG": "C.UTF-8",
             **self._settings.environment,
-            "HOME": home,
+            "HOME": account.home if account else _home(),
             "JOB_CONTRACT": "1",
             "JOB_VERB": run.verb.value,
             "JOB_DIR": str(place.work),
             "JOB_EVENTS": str(place.folder / "events"),
         }
+
+
+def _home() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:  # A container may run as a number that has no name.
+        return "/"

@@ -12,12 +12,20 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from thingjobs.wire import TAILS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from thingjobs.model import Json
 
 #: A line longer than this is not kept; the rest of it is skipped.
 MAX_LINE_BYTES = 64 * 1024
 MAX_DETAILS = 32
+#: All that was said goes into the journal, which must fit on a full disk; the service takes a quarter of this.
+MAX_CHARACTERS = 4096
+#: Stands for a line that was skipped: it is no event either.
+_SKIPPED = b"too long"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +50,14 @@ def fold(said: Said, line: bytes) -> Said:
     """Return `said` with the event in `line` added; later words replace earlier ones."""
     try:
         event = json.loads(line)
-    except (ValueError, RecursionError):
-        return replace(said, broken=said.broken + 1)
-    if not isinstance(event, dict):
-        return replace(said, broken=said.broken + 1)
+        if isinstance(event, dict):
+            return _folded(said, event)
+    except (ValueError, RecursionError):  # Python writes no JSON as deep as it just read: there is our own stack too.
+        pass
+    return replace(said, broken=said.broken + 1)
+
+
+def _folded(said: Said, event: Json) -> Said:
     return Said(
         percent=_number(event.get("progress"), said.percent, 100.0),
         message=_text(event.get("message"), said.message),
@@ -59,21 +71,29 @@ def fold(said: Said, line: bytes) -> Said:
 
 
 def _number(value: object, before: float | None, most: float) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return before
-    return min(max(float(value), 0.0), most)
+    if isinstance(value, float) and not math.isfinite(value):
+        return before
+    # Bounded first: a whole number may be too large for a float.
+    return float(min(max(value, 0), most))
 
 
 def _text(value: object, before: str) -> str:
-    return value if isinstance(value, str) else before
+    return value[:MAX_CHARACTERS] if isinstance(value, str) else before
 
 
 def _details(value: object, before: Mapping[str, str]) -> Mapping[str, str]:
     if not isinstance(value, dict):
         return before
-    added = {str(key): text if isinstance(text, str) else json.dumps(text) for key, text in value.items()}
+    added = {key: _detail(key, content) for key, content in value.items() if len(key) <= MAX_CHARACTERS}
     merged = {**before, **added}
     return dict(list(merged.items())[-MAX_DETAILS:])
+
+
+def _detail(key: str, content: object) -> str:
+    text = content if isinstance(content, str) else json.dumps(content)
+    return text[-MAX_CHARACTERS:] if key in TAILS else text[:MAX_CHARACTERS]
 
 
 class Lines:
@@ -87,7 +107,7 @@ class Lines:
         """Return the lines that are complete now."""
         *complete, self._rest = (self._rest + data).split(b"\n")
         if self._skipping and complete:
-            complete.pop(0)
+            complete[0] = _SKIPPED
             self._skipping = False
         if len(self._rest) > MAX_LINE_BYTES:
             self._rest, self._skipping = b"", True

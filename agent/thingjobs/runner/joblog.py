@@ -33,12 +33,19 @@ class JobLog:
     def append(self, data: bytes) -> None:
         """Add output; a disk that is full loses output, never the job."""
         with contextlib.suppress(OSError):
-            if self._fd < 0:
-                self._open()
-            os.write(self._fd, data)
-            self._size += len(data)
-            if self._size >= (HEAD_BYTES if self._segment == "log" else SEGMENT_BYTES):
-                self._rotate()
+            while data:
+                data = data[self._write(data) :]
+
+    def _write(self, data: bytes) -> int:
+        if self._fd < 0:
+            self._open()
+        room = (HEAD_BYTES if self._segment == "log" else SEGMENT_BYTES) - self._size
+        if room <= 0:
+            self._rotate()
+            return 0
+        written = os.write(self._fd, data[:room])
+        self._size += written
+        return written
 
     def _open(self) -> None:
         head = self._folder / "log"

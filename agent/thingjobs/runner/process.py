@@ -1,8 +1,9 @@
 """Making the process of a verb: its folder, its pipes, the shim that outlives the agent, and the go gate.
 
 The shim is a few lines of `sh` that waits for "go" (the agent says it only after the journal knows the pid; if the
-agent dies before, nothing ran), holds the pipes open so that a handler without an agent blocks instead of dying,
-and stores the exit status in a file.
+agent dies before, nothing ran, and a file says so), holds the pipes open so that a handler without an agent blocks
+instead of dying, and stores the exit status in that file. What the shell itself has to say of a handler's death
+("Killed") goes nowhere: the handler's own last words are the reason.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import stat
 import subprocess
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,14 +34,16 @@ if TYPE_CHECKING:
     from thingjobs.model import Json, Verb
 
 SHIM = """\
-read -r go || exit 125
-exec 3<>"$JOB_EVENTS" 4>>"$1" </dev/null || exit 125
+read -r go || { echo never >>"$1"; exit 125; }
+exec 3<>"$JOB_EVENTS" 4>>"$1" 5>&2 2>/dev/null </dev/null || exit 125
 shift
 trap : TERM INT HUP
-"$@" 3>&- 4>&-
+(exec "$@" 2>&5 3>&- 4>&- 5>&-)
 echo "$?" >&4
 """
 STREAMS = ("stdout", "stderr", "events")
+#: A process that starts others as it dies is followed so often.
+LEFTOVER_ROUNDS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,27 +220,25 @@ def start(
     """
     exit_file = place.exit_file(run.verb, run.attempt)
     place.prepare_run(job, exit_file, account)
-    pipes = place.open_pipes()
-    held: list[int] = []
-    try:
-        out = os.open(place.folder / "stdout", os.O_RDWR | os.O_CLOEXEC)
-        held.append(out)
-        err = os.open(place.folder / "stderr", os.O_RDWR | os.O_CLOEXEC)
-        held.append(err)
+    with contextlib.ExitStack() as undo, contextlib.ExitStack() as held:
+        pipes = place.open_pipes()
+        for fd in pipes:
+            undo.callback(os.close, fd)
         wait, gate = os.pipe()
-        held.append(wait)
+        held.callback(os.close, wait)
+        undo.callback(os.close, gate)
+        out = os.open(place.folder / "stdout", os.O_RDWR | os.O_CLOEXEC)
+        held.callback(os.close, out)
+        err = os.open(place.folder / "stderr", os.O_RDWR | os.O_CLOEXEC)
+        held.callback(os.close, err)
         argv = ["/bin/sh", "-c", SHIM, "thingjobs", str(exit_file), *run.record.plan.argv]
         child = _spawn(argv, (wait, out, err), place.work, environment, account)
-    except OSError:
-        for fd in pipes:
-            os.close(fd)
-        raise
-    finally:
-        for fd in held:
-            os.close(fd)
-    started_at = boot.start_time(child.pid) or 0
-    process = Process(child.pid, started_at, boot_id)
-    return Started(child, process, gate, os.pidfd_open(child.pid), pipes, exit_file)
+        undo.callback(child.wait)
+        undo.callback(child.kill)
+        pidfd = os.pidfd_open(child.pid)
+        undo.pop_all()
+    process = Process(child.pid, boot.start_time(child.pid) or 0, boot_id)
+    return Started(child, process, gate, pidfd, pipes, exit_file)
 
 
 def _spawn(
@@ -258,3 +261,19 @@ def _spawn(
         group=account.gid if account and other else None,
         extra_groups=account.groups if account and other else None,
     )
+
+
+def end_leftovers(process: Process, work: Path) -> None:
+    """Kill what is left of a verb whose shim is gone: members of its group that know the job's folder.
+
+    The number of the group may belong to others by now, who do not.
+    """
+    mark = b"JOB_DIR=" + os.fsencode(work)
+    for _ in range(LEFTOVER_ROUNDS):
+        left = [pid for pid in boot.members(process.pid) if mark in boot.environment(pid)]
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not left:
+            return
+        time.sleep(0.01)

@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 READ_BYTES = 64 * 1024
 FOLD_SECONDS = 1.0
 KILL_AFTER_SECONDS = 30.0
-#: What a handler says of output that nobody reads any more is waited for this long after it ended.
+#: A process that escaped from the group and still writes may not hold up the end: so often its pipes are emptied.
 DRAIN_ROUNDS = 64
+#: What the shim stores when the agent died before it said go: nothing ran.
+NEVER = b"never\n"
+#: The file is the handler's user's to write: no more of it is read than an exit status needs.
+_EXIT_BYTES = 16
 
 
 class Watcher(threading.Thread):
@@ -68,6 +72,8 @@ class Watcher(threading.Thread):
         self._exit_file = exit_file
         self._put = put
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        #: Held to write to `_wake` and to close it: once closed, its number may be that of another file.
+        self._waking = threading.Lock()
         self._log = JobLog(exit_file.parent)
         self._tails = {self._out: Tail(), self._err: Tail()}
         self._lines = Lines()
@@ -75,14 +81,17 @@ class Watcher(threading.Thread):
         self._news = self._alive = False
         self._told_at = 0.0
         self._kill_at: float | None = None
+        self._end_asked = False
         self._let_go = False
 
     # --- called by the agent's thread -----------------------------------------------------------------------------
 
     def end(self) -> None:
-        """Send SIGTERM to all of it now, and SIGKILL when that did not help."""
-        self._signal(signal.SIGTERM)
-        self._kill_at = time.monotonic() + KILL_AFTER_SECONDS
+        """Send SIGTERM to all of it, and SIGKILL when that did not help.
+
+        The thread does it: only there it is known that the process group is still the one that was started.
+        """
+        self._end_asked = True
         self._poke()
 
     def let_go(self) -> None:
@@ -91,8 +100,9 @@ class Watcher(threading.Thread):
         self._poke()
 
     def _poke(self) -> None:
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self._wake, 1)
+        with self._waking:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
 
     # --- the thread -----------------------------------------------------------------------------------------------
 
@@ -108,7 +118,9 @@ class Watcher(threading.Thread):
                 if self._pidfd in ready:
                     self._finish()
                     return
-                self._tell(time.monotonic())
+                now = time.monotonic()
+                self._press(now)
+                self._tell(now)
         finally:
             self._close()
 
@@ -136,10 +148,16 @@ class Watcher(threading.Thread):
                 self._take(fd, data)
                 if not data and poller is not None:
                     poller.unregister(fd)
-        if self._kill_at is not None and time.monotonic() >= self._kill_at:
-            self._signal(signal.SIGKILL)
-            self._kill_at = None
         return got
+
+    def _press(self, now: float) -> None:
+        if self._end_asked and self._kill_at is None:
+            self._signal(signal.SIGTERM)
+        elif self._kill_at is not None and now >= self._kill_at:
+            self._signal(signal.SIGKILL)
+        else:
+            return
+        self._kill_at = now + KILL_AFTER_SECONDS
 
     def _take(self, fd: int, data: bytes) -> None:
         if not data:
@@ -169,6 +187,9 @@ class Watcher(threading.Thread):
         for _ in range(DRAIN_ROUNDS):
             if not self._read(streams, None):
                 break
+        self._take(self._events, b"\n")  # A last line without its newline is complete now, or was cut and is no JSON.
+        if self._said.broken:
+            self._log.append(b"\n[thingjobs: %d lines in $JOB_EVENTS were no events]\n" % self._said.broken)
         self._put(Finished(self.identity, self._verb, self._attempt, self._ending(status)))
 
     def _ending(self, status: int | None) -> Ending:
@@ -194,19 +215,30 @@ class Watcher(threading.Thread):
 
     def _close(self) -> None:
         self._log.close()
-        for fd in (self._pidfd, self._out, self._err, self._events, self._wake):
-            with contextlib.suppress(OSError):
-                os.close(fd)
+        for fd in (self._pidfd, self._out, self._err, self._events):
+            os.close(fd)
+        with self._waking:
+            os.close(self._wake)
+            self._wake = -1
 
 
 def read_exit(path: Path) -> int | None:
     """Return the exit status that the shim stored; None when there is no complete line."""
-    try:
-        text = path.read_text(encoding="ascii")
-    except (OSError, ValueError):
-        return None
-    line, newline, _ = text.partition("\n")
+    line, newline, _ = _stored(path).partition(b"\n")
     return int(line) if newline and line.isdigit() else None
+
+
+def never_began(path: Path) -> bool:
+    """Return whether the shim stored that it was never let go."""
+    return _stored(path) == NEVER
+
+
+def _stored(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_EXIT_BYTES)
+    except OSError:
+        return b""
 
 
 def signal_name(code: int | None) -> str:

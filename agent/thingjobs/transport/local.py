@@ -23,7 +23,7 @@ from thingjobs.testing.service import JobsService
 from thingjobs.transport.topics import Topics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from thingjobs.jobs import Incoming, Request
@@ -34,6 +34,8 @@ log = logging.getLogger("thingjobs.local")
 
 #: The file in the state folder that keeps the service's state from run to run.
 KEPT = "jobs.json"
+#: Of lists and objects in each other, in a document.
+MAX_LEVELS = 100
 SCAN_SECONDS = 1.0
 CHANGED = "it was changed, and a job keeps the document it was made with; under a new name it runs as a new job"
 
@@ -260,7 +262,7 @@ def parse_document(data: bytes) -> Any:
         where = f"line {error.lineno}, column {error.colno}"
         raise ValueError(f"it is not JSON: {error.msg[:1].lower()}{error.msg[1:]} in {where}") from None
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError(f"it is nested more than {MAX_LEVELS} levels deep") from None
     except ValueError:  # Python reads whole numbers of up to 4300 digits.
         raise ValueError("it holds a number with too many digits") from None
     _check_transferable(value)
@@ -268,15 +270,28 @@ def parse_document(data: bytes) -> Any:
 
 
 def _check_transferable(value: Any) -> None:
-    """Python reads a little more than JSON is."""
+    """Python reads a little more than JSON is, and deeper than anybody writes."""
+    level = [value]
+    for _ in range(MAX_LEVELS):
+        level = [child for parent in level for child in _children(parent)]
+    if level:
+        raise ValueError(f"it is nested more than {MAX_LEVELS} levels deep")
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
         raise ValueError("it holds one half of a \\u surrogate pair, which is no character") from None
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
     except ValueError:
         raise ValueError("it is not JSON: NaN and Infinity are no numbers there") from None
+
+
+def _children(value: Any) -> Iterable[Any]:
+    match value:
+        case dict():
+            return value.values()
+        case list():
+            return value
+        case _:
+            return ()
 
 
 def _stamp(path: Path) -> tuple[int, int]:

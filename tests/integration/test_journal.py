@@ -1,0 +1,567 @@
+"""The journal on a real disk: what was saved is found, damage costs at most one generation, one agent a folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from thingjobs import journal as journal_module
+from thingjobs import records
+from thingjobs.errors import StateBusyError, StateError
+from thingjobs.journal import Found, Journal, Loaded, read_only
+from thingjobs.model import Identity, JobId, Phase, Plan, Record, Result, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FIRST = Record(
+    Identity(JobId("fw-1"), 1, 1_790_000_000),
+    Phase.CLAIMING,
+    "c0ffee",
+    1,
+    Plan("firmware", ("/h/firmware",)),
+    {"handler": "firmware"},
+)
+SECOND = replace(FIRST, phase=Phase.APPLYING, version=2)
+THIRD = replace(SECOND, phase=Phase.REPORTING, result=Result(Status.SUCCEEDED), owed=True)
+KEY = FIRST.identity.key
+
+
+def of_job(job_id: str, *, finished_at: float | None = None, phase: Phase = Phase.DONE) -> Record:
+    """Return a record of another execution."""
+    identity = Identity(JobId(job_id), 1, 1_790_000_000)
+    return replace(FIRST, identity=identity, phase=phase, document={}, finished_at=finished_at)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def journal(folder: Path) -> Iterator[Journal]:
+    opened = Journal(folder)
+    opened.open()
+    yield opened
+    opened.close()
+
+
+def saved(journal: Journal, *generations: Record) -> Path:
+    """Save the generations one after the other; return the current file."""
+    for record in generations:
+        journal.save(record)
+    return journal.folder / "journal" / f"{KEY}.json"
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    """Return the name and content of every file below `folder`."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def fds() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+# --- what was saved is found --------------------------------------------------------------------------------------
+
+
+def test_what_was_saved_last_is_found(journal: Journal) -> None:
+    saved(journal, FIRST, SECOND, THIRD)
+
+    assert journal.load() == Found((Loaded(THIRD),))
+
+
+def test_an_empty_journal_holds_nothing(journal: Journal) -> None:
+    assert journal.load() == Found(())
+
+
+def test_the_finished_come_first_in_the_order_they_finished(journal: Journal) -> None:
+    late, early, running = of_job("a", finished_at=9.0), of_job("b", finished_at=5.0), SECOND
+    for record in (late, running, early):
+        journal.save(record)
+
+    assert [one.record for one in journal.load().loaded if one.record.phase is Phase.DONE] == [early, late]
+
+
+def test_what_was_forgotten_is_not_found(journal: Journal) -> None:
+    saved(journal, FIRST, SECOND)
+
+    journal.forget(FIRST.identity)
+
+    assert journal.load() == Found(())
+    assert listing(journal.folder / "journal") == {}
+
+
+def test_forgetting_what_was_never_there_is_no_error(journal: Journal) -> None:
+    journal.forget(FIRST.identity)
+
+
+def test_nobody_but_the_agent_can_look_into_the_journal(journal: Journal) -> None:
+    path = saved(journal, FIRST)
+
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    # Handlers of another user have to reach their own job's folder.
+    assert journal.folder.stat().st_mode & 0o777 == 0o711
+
+
+# --- damage -------------------------------------------------------------------------------------------------------
+
+
+def test_a_current_file_that_was_cut_anywhere_gives_way_to_the_generation_before(journal: Journal) -> None:
+    path = saved(journal, FIRST, SECOND)
+    whole = path.read_bytes()
+
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+
+        assert journal.load() == Found((Loaded(FIRST, previous=True),)), size
+
+
+def test_a_bit_that_flipped_anywhere_in_the_current_file_brings_back_the_generation_before(journal: Journal) -> None:
+    path = saved(journal, FIRST, SECOND)
+    whole = path.read_bytes()
+
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+
+        # Where a space of the first line became another, nothing is lost.
+        assert journal.load() in (Found((Loaded(FIRST, previous=True),)), Found((Loaded(SECOND),))), at
+
+
+def test_a_current_file_that_is_missing_gives_way_to_the_generation_before(journal: Journal) -> None:
+    saved(journal, FIRST, SECOND).unlink()
+
+    assert journal.load() == Found((Loaded(FIRST, previous=True),))
+
+
+def test_the_file_of_another_execution_is_not_believed(journal: Journal) -> None:
+    other = of_job("other")
+    journal.save(other)
+    path = saved(journal, FIRST, SECOND)
+
+    path.write_bytes((path.parent / f"{other.identity.key}.json").read_bytes())
+
+    assert {one.record.identity: one for one in journal.load().loaded} == {
+        other.identity: Loaded(other),
+        FIRST.identity: Loaded(FIRST, previous=True),
+    }
+
+
+@pytest.mark.parametrize("suffixes", [("json",), ("json", "prev")])
+def test_an_execution_of_which_no_generation_can_be_read_is_put_aside_alone(
+    journal: Journal, suffixes: tuple[str, ...]
+) -> None:
+    generations = (FIRST, SECOND)[: len(suffixes)]
+    path = saved(journal, *generations)
+    other = of_job("other")
+    journal.save(other)
+    for suffix in suffixes:
+        path.with_suffix(f".{suffix}").write_bytes(b"garbage")
+
+    assert journal.load() == Found((Loaded(other),), quarantined=(KEY,))
+
+    assert listing(journal.folder / "quarantine") == {f"{KEY}.{suffix}": b"garbage" for suffix in suffixes}
+    assert journal.load() == Found((Loaded(other),))
+
+
+def test_an_execution_that_was_put_aside_can_be_journalled_anew(journal: Journal) -> None:
+    saved(journal, FIRST).write_bytes(b"")
+    journal.load()
+
+    saved(journal, SECOND)
+
+    assert journal.load() == Found((Loaded(SECOND),))
+
+
+@pytest.mark.parametrize("error", ["EMFILE", "EACCES", "ENOMEM"])
+def test_a_passing_trouble_of_the_machine_is_not_taken_for_damage(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    saved(journal, FIRST, SECOND)
+
+    def fail(_: Path) -> bytes:
+        raise OSError(getattr(errno, error), "not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        with pytest.raises(StateError):
+            journal.load()
+
+    assert journal.load() == Found((Loaded(SECOND),))
+
+
+def test_a_medium_that_cannot_be_read_is_damage(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(journal, FIRST, SECOND)
+    read = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        if path.suffix == ".json":
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+
+    assert journal.load() == Found((Loaded(FIRST, previous=True),))
+
+
+def test_what_a_crash_left_half_written_is_removed_at_the_next_start(journal: Journal) -> None:
+    path = saved(journal, FIRST)
+    path.with_suffix(".tmp").write_bytes(b"half")
+    (path.parent / "never-1.1.5.tmp").write_bytes(b"half of the first that there was")
+
+    assert journal.load() == Found((Loaded(FIRST),))
+    assert set(listing(path.parent)) == {path.name}
+
+
+# --- a later release ----------------------------------------------------------------------------------------------
+
+
+def newer(record: Record, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Return `record` as a release that writes format 2 would write it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "FORMAT", 2)
+        return records.dump(record)
+
+
+def test_what_a_later_release_wrote_is_named_and_left_as_it_is(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(journal, FIRST, SECOND)
+    path.write_bytes(newer(THIRD, monkeypatch))
+    path.with_suffix(".tmp").write_bytes(b"half of it")
+    before = listing(journal.folder)
+
+    assert journal.load() == Found((), newer=(KEY,))
+    assert listing(journal.folder) == before
+
+
+def test_a_damaged_file_of_a_later_release_gives_way_to_its_own_generation_before(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(journal, FIRST)
+    path.write_bytes(newer(SECOND, monkeypatch)[:-9])
+    path.with_suffix(".prev").write_bytes(newer(FIRST, monkeypatch))
+
+    assert journal.load() == Found((), newer=(KEY,))
+
+
+# --- one agent a folder -------------------------------------------------------------------------------------------
+
+
+def test_a_second_agent_on_the_same_folder_is_refused_and_leaves_nothing_open(journal: Journal) -> None:
+    before = fds()
+
+    for _ in range(3):
+        with pytest.raises(StateBusyError, match="another agent"):
+            Journal(journal.folder).open()
+
+    assert fds() == before
+
+
+def test_a_folder_is_free_again_when_its_agent_ended(journal: Journal) -> None:
+    saved(journal, FIRST)
+    journal.close()
+
+    other = Journal(journal.folder)
+    other.open()
+
+    assert other.load() == Found((Loaded(FIRST),))
+    other.close()
+
+
+def test_an_agent_that_was_killed_holds_no_folder(folder: Path) -> None:
+    program = "import sys; from pathlib import Path; from thingjobs.journal import Journal\n"
+    program += "Journal(Path(sys.argv[1])).open() or print('open', flush=True); sys.stdin.read()"
+    argv = [sys.executable, "-c", program, str(folder)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as agent:
+        assert agent.stdout is not None
+        assert agent.stdout.readline() == b"open\n"
+        with pytest.raises(StateBusyError):
+            Journal(folder).open()
+        agent.send_signal(signal.SIGKILL)
+
+    journal = Journal(folder)
+    journal.open()
+    journal.close()
+
+
+def test_a_folder_that_cannot_be_made_is_a_state_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    before = fds()
+
+    with pytest.raises(StateError, match="cannot use the state folder"):
+        Journal(tmp_path / "file" / "state").open()
+
+    assert fds() == before
+
+
+def test_a_journal_that_was_closed_writes_nothing(journal: Journal) -> None:
+    journal.close()
+
+    with pytest.raises(StateError):
+        journal.save(FIRST)
+
+
+# --- for people ---------------------------------------------------------------------------------------------------
+
+
+def test_reading_for_people_takes_no_lock_and_changes_nothing(journal: Journal) -> None:
+    path = saved(journal, FIRST, SECOND)
+    journal.save(of_job("done", finished_at=7.0))
+    (path.parent / "broken.1.2.json").write_bytes(b"garbage")
+    (path.parent / f"{KEY}.tmp").write_bytes(b"half")
+    before = listing(journal.folder)
+
+    assert {record.identity.job_id: record.phase for record in read_only(journal.folder)} == {
+        "fw-1": Phase.APPLYING,
+        "done": Phase.DONE,
+    }
+
+    assert listing(journal.folder) == before
+    saved(journal, THIRD)
+
+
+def test_reading_for_people_while_the_agent_is_off_leaves_the_folder_free(folder: Path, journal: Journal) -> None:
+    saved(journal, FIRST)
+    journal.close()
+
+    assert read_only(folder) == [FIRST]
+
+    journal.open()
+
+
+def test_a_folder_without_a_journal_holds_no_records(tmp_path: Path) -> None:
+    assert read_only(tmp_path) == []
+
+
+def test_a_journal_that_may_not_be_read_is_said_to_be_so_and_not_empty() -> None:
+    # pytest's own folders let nobody pass, this one does as the agent's does.
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o711)
+        journal = Journal(Path(name) / "state")
+        journal.open()
+        saved(journal, FIRST)
+
+        with as_nobody(journal.folder / "journal"), pytest.raises(StateError, match="Permission denied"):
+            read_only(journal.folder)
+
+        journal.close()
+
+
+class as_nobody:  # noqa: N801 - reads as what it does
+    """Drop the right to read `path` for a while, whoever we are."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+        else:
+            self._path.chmod(0)
+
+    def __exit__(self, *_: object) -> None:
+        if os.getuid() == 0:
+            os.seteuid(0)
+        else:
+            self._path.chmod(0o700)
+
+
+# --- tombstones ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few_tombstones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "PRUNE_AT", 6)
+    monkeypatch.setattr(journal_module, "MAX_TOMBSTONES", 4)
+
+
+@pytest.mark.usefixtures("few_tombstones")
+def test_the_latest_tombstones_are_kept_and_their_number_is_bounded(journal: Journal) -> None:
+    counts = []
+    for number in range(30):
+        journal.save(of_job(f"job-{number}", phase=Phase.REPORTING))
+        journal.save(of_job(f"job-{number}", finished_at=float(number)))
+        counts.append(len(list((journal.folder / "journal").glob("*.json"))))
+
+    assert max(counts) == 6
+    left = [one.record.identity.job_id for one in journal.load().loaded]
+    assert left == [f"job-{number}" for number in range(30)][-len(left) :]
+    # With a tombstone its generation before goes too.
+    assert len(listing(journal.folder / "journal")) == 2 * len(left)
+
+
+@pytest.mark.usefixtures("few_tombstones")
+def test_tombstones_of_an_earlier_agent_count(folder: Path, journal: Journal) -> None:
+    for number in range(6):
+        journal.save(of_job(f"old-{number}", finished_at=float(number)))
+    journal.close()
+
+    again = Journal(folder)
+    again.open()
+    again.load()
+    again.save(of_job("new", finished_at=99.0))
+
+    assert [one.record.identity.job_id for one in again.load().loaded] == ["old-3", "old-4", "old-5", "new"]
+    again.close()
+
+
+@pytest.mark.usefixtures("few_tombstones")
+def test_what_is_not_finished_is_never_pruned(journal: Journal) -> None:
+    for number in range(10):
+        journal.load()
+        journal.save(of_job(f"open-{number}", phase=Phase.REPORTING))
+        journal.save(of_job(f"done-{number}", finished_at=float(number)))
+
+    running = [one for one in journal.load().loaded if one.record.phase is not Phase.DONE]
+    assert len(running) == 10
+
+
+# --- a disk that does not take it ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 2 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    argv = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=755", "tmpfs", str(disk)]
+    mounted = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"NOT TESTED: a small file system cannot be mounted here: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Use up every byte of `disk`, into a file of its own each time."""
+    path = disk / f"filler-{len(list(disk.iterdir()))}"
+    with path.open("wb", buffering=0) as filler:
+        try:
+            while True:
+                filler.write(bytes(4096))
+        except OSError:
+            return
+
+
+def drain(disk: Path) -> None:
+    for path in disk.glob("filler-*"):
+        path.unlink()
+
+
+@pytest.fixture
+def on_small_disk(small_disk: Path) -> Iterator[Journal]:
+    journal = Journal(small_disk / "state")
+    journal.open()
+    yield journal
+    journal.close()
+
+
+def test_on_a_full_disk_the_reserve_is_given_up_and_the_job_goes_on(on_small_disk: Journal, small_disk: Path) -> None:
+    on_small_disk.save(FIRST)
+    fill(small_disk)
+
+    on_small_disk.save(SECOND)
+    on_small_disk.save(THIRD)
+
+    assert on_small_disk.load() == Found((Loaded(THIRD),))
+    assert not (small_disk / "state" / "reserve").exists()
+
+
+def test_the_reserve_is_kept_while_there_is_room(on_small_disk: Journal, small_disk: Path) -> None:
+    on_small_disk.save(FIRST)
+
+    reserve = (small_disk / "state" / "reserve").stat()
+    assert reserve.st_size == 1024 * 1024
+    # Not a promise of bytes, the bytes.
+    assert reserve.st_blocks * 512 >= 1024 * 1024
+
+
+def full(journal: Journal, disk: Path) -> None:
+    """Fill the disk behind `journal`, reserve included."""
+    (journal.folder / "reserve").unlink()
+    fill(disk)
+
+
+def test_a_save_that_fails_says_so_and_leaves_the_generation_before(on_small_disk: Journal, small_disk: Path) -> None:
+    on_small_disk.save(FIRST)
+    full(on_small_disk, small_disk)
+    before = listing(small_disk / "state")
+
+    with pytest.raises(StateError, match="No space left"):
+        on_small_disk.save(SECOND)
+
+    assert listing(small_disk / "state") == before
+    assert on_small_disk.load() == Found((Loaded(FIRST),))
+
+
+def test_a_save_works_again_when_there_is_room_again(on_small_disk: Journal, small_disk: Path) -> None:
+    on_small_disk.save(FIRST)
+    full(on_small_disk, small_disk)
+    with pytest.raises(StateError):
+        on_small_disk.save(SECOND)
+    drain(small_disk)
+
+    on_small_disk.save(SECOND)
+
+    assert on_small_disk.load() == Found((Loaded(SECOND),))
+
+
+def test_the_reserve_is_made_again_once_a_job_is_done_and_there_is_room(
+    on_small_disk: Journal, small_disk: Path
+) -> None:
+    on_small_disk.save(FIRST)
+    fill(small_disk)
+    on_small_disk.save(SECOND)
+    drain(small_disk)
+
+    on_small_disk.save(of_job("fw-1", finished_at=1.0))
+
+    assert (small_disk / "state" / "reserve").stat().st_size == 1024 * 1024
+
+
+def test_an_agent_starts_on_a_disk_too_full_for_the_reserve(small_disk: Path) -> None:
+    (small_disk / "filler").write_bytes(bytes(1536 * 1024))
+    journal = Journal(small_disk / "state")
+
+    journal.open()
+    journal.save(FIRST)
+
+    # What cannot be had whole is not held in part.
+    assert not (small_disk / "state" / "reserve").exists()
+    assert journal.load() == Found((Loaded(FIRST),))
+    journal.close()
+
+
+def test_nothing_is_left_open_by_saves_that_fail(on_small_disk: Journal, small_disk: Path) -> None:
+    full(on_small_disk, small_disk)
+    before = fds()
+
+    for _ in range(5):
+        with pytest.raises(StateError):
+            on_small_disk.save(FIRST)
+
+    assert fds() == before
+
+
+def test_a_broken_disk_does_not_cost_the_reserve(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(StateError, match="Input/output error"):
+            journal.save(FIRST)
+
+    assert (journal.folder / "reserve").exists()
+    assert journal.load() == Found(())

@@ -1,0 +1,433 @@
+"""An agent ends or is killed, and the next one finds what became of the verb in flight: it, its end, or nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from thingjobs import boot, records
+from thingjobs.errors import StateError
+from thingjobs.machine.effects import Run
+from thingjobs.machine.events import Ending, Evidence, Finished, Progressed
+from thingjobs.model import Identity, JobId, Phase, Plan, Process, Record, Verb
+from thingjobs.runner import Runner, Settings
+from thingjobs.runner.watcher import Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+BOOT = boot.boot_id()
+PATIENCE_SECONDS = 30
+#: As much of an agent as it takes: makes the process, keeps the record, says go or not, and waits to be killed.
+AGENT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from thingjobs import boot, records
+from thingjobs.machine.effects import Run
+from thingjobs.runner import Runner, Settings
+
+folder = Path(sys.argv[1])
+record = records.load((folder / "record").read_bytes())
+runner = Runner(Settings(folder / "state", "pump-7", boot.boot_id(), {}), lambda event: None)
+process = runner.spawn(Run(record, record.verb, record.attempts[record.verb]))
+(folder / "record").write_bytes(records.dump(replace(record, process=process)))
+if sys.argv[2] == "go":
+    runner.go(record.identity)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+class Agents:
+    """One agent after another on the same state folder.
+
+    Attributes:
+        record: what the journal holds.
+        events: what the present agent's runner told.
+    """
+
+    def __init__(self, folder: Path, script: str) -> None:
+        self.folder = folder
+        program = folder / "handler"
+        program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        program.chmod(0o755)
+        identity = Identity(JobId("fw-1"), 1, 1_790_000_000)
+        plan = Plan("firmware", (str(program),))
+        self.record = Record(identity, Phase.APPLYING, "c0ffee", 1, plan, {}, verb=Verb.APPLY, attempts={Verb.APPLY: 2})
+        self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.runner = self.next()
+
+    def next(self, boot_id: str = BOOT) -> Runner:
+        """Return the runner of the next agent."""
+        self.runner = Runner(Settings(self.folder / "state", "pump-7", boot_id, {}), self.events.put)
+        return self.runner
+
+    def start(self) -> None:
+        """Run the script under the present agent, which is this process."""
+        made = self.runner.spawn(Run(self.record, Verb.APPLY, 2))
+        self.record = replace(self.record, process=made)
+        self.runner.go(self.record.identity)
+
+    def start_and_kill(self, *, when: str, go: str = "go") -> None:
+        """Run the script under an agent of its own, and kill that one once the file `when` is there."""
+        (self.folder / "record").write_bytes(records.dump(self.record))
+        argv = [sys.executable, "-c", AGENT, str(self.folder), go]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as agent:
+            assert agent.stdout is not None
+            assert agent.stdout.readline() == b"ready\n"
+            self.record = records.load((self.folder / "record").read_bytes())
+            self.wait_for(when)
+            agent.send_signal(signal.SIGKILL)
+
+    def wait_for(self, name: str) -> None:
+        """Wait until the handler wrote the file `name`; nothing, if that is empty."""
+        end = threading.Event()
+        for _ in range(PATIENCE_SECONDS * 100):
+            if not name or (self.work / name).exists():
+                return
+            end.wait(0.01)
+        raise AssertionError(f"the handler never wrote {name}")
+
+    def finished(self) -> Finished:
+        """Return what is told of the end."""
+        while True:
+            event = self.events.get(timeout=PATIENCE_SECONDS)
+            if isinstance(event, Finished):
+                return event
+
+    @property
+    def work(self) -> Path:
+        return self.folder / "state" / "jobs" / self.record.identity.key / "work"
+
+    @property
+    def process(self) -> Process:
+        assert self.record.process is not None
+        return self.record.process
+
+    def release(self) -> None:
+        """Let a handler that waits for it go on."""
+        (self.work / "go-on").touch()
+
+
+#: Says that it runs, and waits to be released.
+WAITS = "echo $$ >pid; mv pid up; while [ ! -e go-on ]; do sleep 0.02; done"
+
+
+@pytest.fixture
+def agents() -> Iterator[Callable[[str], Agents]]:
+    made: list[Agents] = []
+    with tempfile.TemporaryDirectory(prefix="thingjobs-adopt-") as name:
+
+        def make(script: str) -> Agents:
+            made.append(Agents(Path(name), script))
+            return made[0]
+
+        yield make
+        for one in made:
+            one.runner.kill(one.record.identity)
+        for thread in threading.enumerate():
+            if isinstance(thread, Watcher):
+                thread.end()
+                thread.join(PATIENCE_SECONDS)
+
+
+def reap(runner: Runner) -> None:
+    """Wait for the children of an agent that let go of them: in real life they are nobody's by now."""
+    for watcher in runner._watchers.values():
+        if watcher._child is not None:
+            watcher._child.wait(PATIENCE_SECONDS)
+
+
+def alive(pid: int) -> bool:
+    return boot.start_time(pid) is not None
+
+
+# --- it still runs ------------------------------------------------------------------------------------------------
+
+
+def test_an_agent_that_lets_go_leaves_the_handler_running_for_the_next(agents: Callable[[str], Agents]) -> None:
+    both = agents(f"{WAITS}; exit 42")
+    both.start()
+    both.wait_for("up")
+    first = both.runner
+
+    first.let_go()
+
+    assert not [one for one in threading.enumerate() if isinstance(one, Watcher)]
+    assert boot.lives(both.process, BOOT)
+    assert both.next().adopt(both.record) is Evidence.ADOPTED
+    both.release()
+    assert both.finished() == Finished(both.record.identity, Verb.APPLY, 2, Ending(42))
+    reap(first)
+
+
+def test_an_agent_that_is_killed_leaves_the_handler_running_for_the_next(agents: Callable[[str], Agents]) -> None:
+    both = agents(f"{WAITS}; exit 42")
+    both.start_and_kill(when="up")
+
+    assert boot.lives(both.process, BOOT)
+    assert both.runner.adopt(both.record) is Evidence.ADOPTED
+    both.release()
+
+    assert both.finished().ending == Ending(42)
+
+
+def test_what_was_said_while_no_agent_was_there_is_heard(agents: Callable[[str], Agents]) -> None:
+    said = """echo '{"details":{"slot":"b"}}' >>$JOB_EVENTS; echo 'almost there' >&2"""
+    both = agents(f"{WAITS}; {said}; touch said; while [ ! -e end ]; do sleep 0.02; done; exit 1")
+    both.start_and_kill(when="up")
+    both.release()
+    both.wait_for("said")
+
+    assert both.runner.adopt(both.record) is Evidence.ADOPTED
+    (both.work / "end").touch()
+
+    assert both.finished().ending == Ending(1, "", "almost there", details={"slot": "b"})
+
+
+def test_a_handler_without_an_agent_waits_for_the_next_one_when_its_pipe_is_full(
+    agents: Callable[[str], Agents],
+) -> None:
+    both = agents(f"{WAITS}; touch began; head -c 1000000 /dev/zero || exit 9; touch written; exit 3")
+    both.start_and_kill(when="up")
+    both.release()
+    both.wait_for("began")
+
+    assert not (both.work / "written").exists()
+    assert both.runner.adopt(both.record) is Evidence.ADOPTED
+    assert both.finished().ending == Ending(3)
+    assert (both.work / "written").exists()
+
+
+def test_the_next_agent_can_end_what_it_found(agents: Callable[[str], Agents]) -> None:
+    both = agents(f"{WAITS}; exit 42")
+    both.start_and_kill(when="up")
+    pid = int((both.work / "up").read_text())
+    assert both.runner.adopt(both.record) is Evidence.ADOPTED
+
+    both.runner.kill(both.record.identity)
+
+    assert both.finished().ending == Ending(None, "SIGTERM")
+    assert not alive(pid)
+
+
+def test_a_third_agent_finds_it_too(agents: Callable[[str], Agents]) -> None:
+    three = agents(f"{WAITS}; exit 42")
+    three.start_and_kill(when="up")
+    second = three.runner
+    assert second.adopt(three.record) is Evidence.ADOPTED
+    second.let_go()
+
+    assert three.next().adopt(three.record) is Evidence.ADOPTED
+    three.release()
+
+    assert three.finished().ending == Ending(42)
+
+
+def test_it_is_watched_to_its_end_even_when_its_pipes_are_gone(agents: Callable[[str], Agents]) -> None:
+    both = agents(f"{WAITS}; exit 42")
+    both.start_and_kill(when="up")
+    for name in ("stdout", "stderr", "events"):
+        (both.work.parent / name).unlink()
+
+    assert both.runner.adopt(both.record) is Evidence.ADOPTED
+    both.release()
+
+    assert both.finished().ending == Ending(42)
+
+
+def test_it_is_watched_to_its_end_even_when_its_folder_is_gone(agents: Callable[[str], Agents]) -> None:
+    both = agents(f"{WAITS}; exit 42")
+    both.start_and_kill(when="up")
+    both.work.parent.rename(both.folder / "moved")
+
+    assert both.runner.adopt(both.record) is Evidence.ADOPTED
+    (both.folder / "moved" / "work" / "go-on").touch()
+
+    # The shim opened the file that it writes to before it was moved; here there is none.
+    assert both.finished().ending == Ending(None)
+
+
+@pytest.mark.parametrize("call", ["pidfd_open", "open"])
+def test_what_runs_and_cannot_be_watched_is_not_taken_for_lost(
+    agents: Callable[[str], Agents], monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    both = agents(f"{WAITS}; exit 42")
+    both.start_and_kill(when="up")
+
+    def fail(*_: object, **__: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(StateError, match="Too many open files"):
+            both.runner.adopt(both.record)
+
+    assert boot.lives(both.process, BOOT)
+    assert both.runner.adopt(both.record) is Evidence.ADOPTED
+
+
+# --- it ended meanwhile -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("end", "ending"), [("exit 0", (0, "")), ("exit 75", (75, "")), ("kill -9 $$", (None, "SIGKILL"))]
+)
+def test_an_end_while_no_agent_was_there_is_told_by_the_next(
+    agents: Callable[[str], Agents], eventually: Callable[..., Any], end: str, ending: tuple[int | None, str]
+) -> None:
+    both = agents(f"{WAITS}; {end}")
+    both.start_and_kill(when="up")
+    both.release()
+    eventually(lambda: not alive(both.process.pid))
+
+    assert both.runner.adopt(both.record) is Evidence.ADOPTED
+
+    found = both.finished()
+    assert (found.verb, found.attempt) == (Verb.APPLY, 2)
+    assert (found.ending.code, found.ending.signal) == ending
+
+
+def test_what_it_left_in_the_background_is_ended_by_the_next(
+    agents: Callable[[str], Agents], eventually: Callable[..., Any]
+) -> None:
+    both = agents(f"sleep 1000 & echo $! >child; {WAITS}; exit 0")
+    both.start_and_kill(when="up")
+    both.release()
+    eventually(lambda: not alive(both.process.pid))
+    child = int((both.work / "child").read_text())
+    assert alive(child)
+
+    both.runner.adopt(both.record)
+
+    assert not alive(child)
+
+
+# --- it is lost, or never was -------------------------------------------------------------------------------------
+
+
+def test_a_verb_that_was_never_let_go_is_known_to_have_done_nothing(
+    agents: Callable[[str], Agents], eventually: Callable[..., Any]
+) -> None:
+    both = agents("touch ran")
+    both.start_and_kill(when="", go="no")
+    eventually(lambda: not alive(both.process.pid))
+
+    assert both.runner.adopt(both.record) is Evidence.NOT_STARTED
+    assert not (both.work / "ran").exists()
+    assert both.events.empty()
+
+
+def test_a_record_without_a_process_says_that_nothing_was_started(agents: Callable[[str], Agents]) -> None:
+    both = agents("exit 0")
+
+    assert both.runner.adopt(both.record) is Evidence.NOT_STARTED
+    assert both.runner.adopt(replace(both.record, verb=None)) is Evidence.NOT_STARTED
+
+
+def test_a_verb_that_died_with_its_shim_is_lost_and_what_is_left_of_it_is_ended(
+    agents: Callable[[str], Agents], eventually: Callable[..., Any]
+) -> None:
+    both = agents(f"sleep 1000 & echo $! >child; {WAITS}; exit 0")
+    both.start_and_kill(when="up")
+    pids = [int((both.work / name).read_text()) for name in ("up", "child")]
+    os.kill(both.process.pid, signal.SIGKILL)
+    eventually(lambda: not alive(both.process.pid))
+    assert [pid for pid in pids if alive(pid)] == pids
+
+    # Otherwise it could be run again beside itself.
+    assert both.runner.adopt(both.record) is Evidence.LOST
+    assert [pid for pid in pids if alive(pid)] == []
+    assert both.events.empty()
+
+
+def test_after_another_boot_a_verb_is_lost_whatever_has_its_pid(agents: Callable[[str], Agents]) -> None:
+    both = agents(f"{WAITS}; exit 0")
+    both.start_and_kill(when="up")
+    other = replace(both.record, process=replace(both.process, boot="another-boot"))
+
+    assert both.runner.adopt(other) is Evidence.LOST
+    assert both.next("another-boot").adopt(both.record) is Evidence.LOST
+
+    # By its own boot it would have been found.
+    assert boot.lives(both.process, BOOT)
+    assert both.next().adopt(both.record) is Evidence.ADOPTED
+
+
+def test_a_pid_that_was_given_away_is_not_the_verb_and_is_left_alone(agents: Callable[[str], Agents]) -> None:
+    both = agents("exit 0")
+    with subprocess.Popen(["sleep", "1000"], start_new_session=True) as stranger:
+        started = boot.start_time(stranger.pid)
+        assert started is not None
+        record = replace(both.record, process=Process(stranger.pid, started - 1, BOOT))
+
+        assert both.runner.adopt(record) is Evidence.LOST
+
+        both.runner.kill(record.identity)
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+@pytest.mark.parametrize("content", [b"", b"0", b"12", b"x\n", b"\n", b"-1\n", b"\xff\n", b"9" * 5000 + b"\n"])
+def test_an_exit_status_that_is_not_whole_is_none(agents: Callable[[str], Agents], content: bytes) -> None:
+    both = agents("exit 0")
+    both.work.mkdir(parents=True)
+    (both.work.parent / "exit-apply-2").write_bytes(content)
+    gone = replace(both.record, process=Process(4_000_000, 1, BOOT))
+
+    assert both.runner.adopt(gone) is Evidence.LOST
+
+
+def test_the_exit_status_of_an_earlier_run_is_not_that_of_this_one(agents: Callable[[str], Agents]) -> None:
+    both = agents("exit 0")
+    both.work.mkdir(parents=True)
+    (both.work.parent / "exit-apply-1").write_text("0\n")
+    gone = replace(both.record, process=Process(4_000_000, 1, BOOT))
+
+    assert both.runner.adopt(gone) is Evidence.LOST
+
+
+# --- telling processes apart --------------------------------------------------------------------------------------
+
+
+def test_a_process_is_told_apart_whatever_it_is_called(tmp_path: Path) -> None:
+    # The kernel puts the name between brackets, unescaped, before what is read.
+    for name in ("plain", ") Z 1 2 3", "a b) (c", ")"):
+        program = tmp_path / name
+        program.write_bytes(Path("/bin/sleep").read_bytes())
+        program.chmod(0o755)
+        with subprocess.Popen([str(program), "1000"], start_new_session=True) as child:
+            started = boot.start_time(child.pid)
+            assert started is not None
+            assert boot.lives(Process(child.pid, started, BOOT), BOOT)
+            assert boot.members(child.pid) == [child.pid]
+            child.kill()
+
+
+def test_a_process_that_ended_and_was_not_waited_for_is_gone() -> None:
+    with subprocess.Popen(["true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+
+        assert boot.start_time(child.pid) is None
+
+
+def test_progress_goes_on_under_the_next_agent(agents: Callable[[str], Agents]) -> None:
+    both = agents(f"""{WAITS}; echo '{{"message":"second half"}}' >>$JOB_EVENTS; exec sleep 1000""")
+    both.start_and_kill(when="up")
+    both.runner.adopt(both.record)
+
+    both.release()
+
+    assert both.events.get(timeout=PATIENCE_SECONDS) == Progressed(both.record.identity, None, "second half")

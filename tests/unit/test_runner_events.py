@@ -1,0 +1,214 @@
+"""Whatever bytes a handler writes as events, they are understood, or counted and left out."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from thingjobs.runner.events import MAX_CHARACTERS, MAX_DETAILS, MAX_LINE_BYTES, Lines, Said, fold
+from thingjobs.runner.joblog import TAIL_BYTES, Tail
+from thingjobs.runner.watcher import signal_name
+
+NAMES = ("progress", "message", "details", "reason", "code", "reject", "after", "unheard-of")
+VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.sampled_from([10**400, -(10**400), 2**63]),
+        st.floats(),
+        st.text(st.characters(), max_size=8),
+        st.just("x" * (MAX_CHARACTERS + 1)),
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
+    max_leaves=6,
+)
+EVENTS = st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=4)
+FEW = settings(max_examples=settings().max_examples // 2, deadline=None)
+
+
+def line(**event: Any) -> bytes:
+    return json.dumps(event).encode()
+
+
+def said(*events: dict[str, Any]) -> Said:
+    everything = Said()
+    for event in events:
+        everything = fold(everything, line(**event))
+    return everything
+
+
+# --- one event ----------------------------------------------------------------------------------------------------
+
+
+def test_an_event_says_how_far_the_verb_is() -> None:
+    heard = said({"progress": 40, "message": "writing slot b", "details": {"slot": "b"}})
+
+    assert heard == Said(percent=40.0, message="writing slot b", details={"slot": "b"})
+
+
+def test_a_later_word_replaces_an_earlier_one_and_leaves_the_others() -> None:
+    heard = said(
+        {"progress": 1, "message": "a", "details": {"x": "1", "y": "1"}},
+        {"message": "b", "details": {"y": "2"}},
+        {"reason": "no room", "code": "fetch.space", "reject": True},
+        {"reject": False, "after": 5},
+    )
+
+    assert heard == Said(1.0, "b", {"x": "1", "y": "2"}, "no room", "fetch.space", reject=False, after=5.0)
+
+
+@given(st.lists(EVENTS, max_size=3))
+@settings(max_examples=settings().max_examples // 4, deadline=None)
+def test_what_is_kept_is_bounded_and_of_the_right_type_whatever_was_said(events: list[dict[str, Any]]) -> None:
+    heard = said(*events)
+
+    assert heard.percent is None or 0 <= heard.percent <= 100
+    assert heard.after is None or 0 <= heard.after <= 30 * 86400
+    assert heard.reject in (True, False)
+    assert max(len(text) for text in (heard.message, heard.reason, heard.code)) <= MAX_CHARACTERS
+    assert [text for text in heard.details.values() if not isinstance(text, str) or len(text) > MAX_CHARACTERS] == []
+
+
+@given(st.binary() | EVENTS.map(lambda event: json.dumps(event).encode()), st.integers(0, 40), st.binary(max_size=2))
+@example(b'{"progress":' + b"9" * 400 + b"}", 0, b"")
+@example(b'{"progress":' + b"9" * 5000 + b"}", 0, b"")
+@FEW
+def test_any_line_is_an_event_or_counted_as_none(text: bytes, at: int, instead: bytes) -> None:
+    before = Said(percent=1.0, message="m", broken=3)
+
+    heard = fold(before, text[:at] + instead + text[at + len(instead) :])
+
+    assert heard.broken == 3 or heard == Said(percent=1.0, message="m", broken=4)
+
+
+@pytest.mark.parametrize("member", ["details", "progress", "x"])
+def test_no_depth_of_nesting_is_too_much(member: str) -> None:
+    # At some of these depths Python reads what it can no longer write.
+    for depth in (100, *range(960, 1010), 30_000):
+        text = b'{"%b":{"a":%b%b}}' % (member.encode(), b"[" * depth, b"]" * depth)
+        assert fold(Said(), text).broken in (0, 1)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"x", b"{", b"[]", b"5", b"null", b'"x"', b"[" * 100_000, b"\xff", b'{"a":1}{}', b"\0\0\0"]
+)
+def test_a_line_that_is_no_event_is_counted(text: bytes) -> None:
+    assert fold(Said(message="m"), text) == Said(message="m", broken=1)
+
+
+@pytest.mark.parametrize("junk", [None, True, "50", [], {}, float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("member", ["progress", "after"])
+def test_a_number_that_is_none_leaves_the_one_before(member: str, junk: object) -> None:
+    assert said({"progress": 7, "after": 8}, {member: junk}) == Said(percent=7.0, after=8.0)
+
+
+@pytest.mark.parametrize(("given_as", "percent"), [(-1, 0), (101, 100), (10**400, 100), (-(10**400), 0), (99.5, 99.5)])
+def test_a_number_beyond_its_bounds_is_brought_back(given_as: float, percent: float) -> None:
+    assert said({"progress": given_as}).percent == percent
+
+
+@pytest.mark.parametrize("junk", [None, True, 5, [], {}])
+@pytest.mark.parametrize("member", ["message", "reason", "code"])
+def test_a_text_that_is_none_leaves_the_one_before(member: str, junk: object) -> None:
+    before = {"message": "m", "reason": "r", "code": "c"}
+
+    assert said(before, {member: junk}) == Said(message="m", reason="r", code="c")
+
+
+@pytest.mark.parametrize("junk", [None, 1, "true", "", [1], {"a": 1}])
+def test_only_true_rejects(junk: object) -> None:
+    assert said({"reject": junk}).reject is False
+    assert said({"reject": True}, {"message": "more"}).reject is True
+
+
+@pytest.mark.parametrize(("content", "shown"), [(5, "5"), (True, "true"), (None, "null"), ([1], "[1]"), ({}, "{}")])
+def test_a_detail_that_is_no_text_is_shown_as_json(content: object, shown: str) -> None:
+    assert said({"details": {"a": content}}).details == {"a": shown}
+
+
+def test_the_newest_details_are_kept() -> None:
+    heard = said(*({"details": {f"k{n}": "x"}} for n in range(100)))
+
+    assert list(heard.details) == [f"k{n}" for n in range(100 - MAX_DETAILS, 100)]
+
+
+def test_long_output_keeps_its_end_and_other_text_its_beginning() -> None:
+    text = "a" + "x" * MAX_CHARACTERS + "z"
+
+    details = said({"details": {"stdout": text, "stderr": text, "slot": text}}).details
+
+    assert [details[key][-1] for key in ("stdout", "stderr")] == ["z", "z"]
+    assert details["slot"][0] == "a"
+
+
+# --- lines --------------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.binary(max_size=30).map(lambda data: data.replace(b"\n", b"")), max_size=8),
+    st.lists(st.integers(0, 60)),
+)
+@FEW
+def test_lines_do_not_depend_on_how_the_bytes_arrived(texts: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(text + b"\n" for text in texts)
+    lines, found, start = Lines(), [], 0
+
+    for cut in [*sorted(cuts), len(stream)]:
+        found += lines.feed(stream[start:cut])
+        start = max(start, min(cut, len(stream)))
+
+    assert found == [text for text in texts if text.strip()]
+
+
+def test_an_endless_line_takes_no_memory_and_is_counted_once() -> None:
+    lines = Lines()
+
+    for _ in range(100):
+        assert lines.feed(b"x" * 65536) == []
+        assert len(lines._rest) <= MAX_LINE_BYTES
+
+    (skipped, good) = lines.feed(b'xxx\n{"progress": 1}\n')
+    assert fold(fold(Said(), skipped), good) == Said(percent=1.0, broken=1)
+
+
+def test_a_line_as_long_as_is_allowed_is_whole() -> None:
+    lines, text = Lines(), b"x" * MAX_LINE_BYTES
+
+    assert lines.feed(text) == []
+    assert lines.feed(b"\n") == [text]
+
+
+# --- the end ------------------------------------------------------------------------------------------------------
+
+
+def test_the_last_line_of_output_is_the_last_that_says_something() -> None:
+    tail = Tail()
+    tail.append(b"first\nno such \xffile\r\n\n   \n")
+
+    assert tail.last_line() == "no such \ufffdile"
+    assert Tail().last_line() == ""
+
+
+def test_a_tail_is_bounded_however_much_is_written() -> None:
+    tail = Tail()
+    for _ in range(100):
+        tail.append(b"x" * 10_000)
+
+    assert len(tail.last_line()) == TAIL_BYTES
+
+
+def test_a_plain_exit_status_is_no_signal() -> None:
+    assert {signal_name(code) for code in (None, *range(129), *range(193, 256))} == {""}
+
+
+def test_a_shells_status_above_128_is_the_signal_that_it_stands_for() -> None:
+    known = {one.value: one.name for one in signal.Signals}
+
+    for number in range(1, 65):
+        assert signal_name(128 + number) == known.get(number, f"signal {number}")
