@@ -45,16 +45,28 @@ def start_time(pid: int) -> int | None:
     return int(fields[_START_TIME]) if fields else None
 
 
+def processes() -> list[int]:
+    """Return all processes."""
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+
+
 def members(group: int) -> list[int]:
     """Return the processes of a process group."""
-    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-    return [pid for pid in pids if (fields := _stat(pid)) and int(fields[_GROUP]) == group]
+    return [pid for pid in processes() if (fields := _stat(pid)) and int(fields[_GROUP]) == group]
 
 
 def environment(pid: int) -> list[bytes]:
     """Return the environment that a process was started with, as NAME=VALUE; empty when it cannot be known."""
     try:
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def command(pid: int) -> list[bytes]:
+    """Return the arguments that a process was started with; empty when they cannot be known."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return []
 

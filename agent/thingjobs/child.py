@@ -7,6 +7,7 @@ prints what the class declares, as JSON. Team code is imported here and nowhere 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -136,7 +137,9 @@ def _exit_of(context: JobContext, outcome: object) -> int:
 def main(arguments: list[str]) -> int:
     """Describe a handler, or run one verb of it."""
     if arguments[0] == "--describe":
-        print(json.dumps(describe(load(arguments[1]))))  # noqa: T201 - this is the answer
+        with contextlib.redirect_stdout(sys.stderr):  # What a module prints at import is not the answer.
+            described = json.dumps(describe(load(arguments[1])))
+        print(described)  # noqa: T201 - this is
         return 0
     folder = Path(os.environ["JOB_DIR"])
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
@@ -144,7 +147,8 @@ def main(arguments: list[str]) -> int:
     context = JobContext(job, folder, events)
     try:
         handler = load(arguments[0])
-    except Exception as error:  # noqa: BLE001 - whatever a team's module raises at import
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a team's module raises at import
+        # An import that ends the process would end it with the status of a verb that is done.
         traceback.print_exc()
         context.emit({"reason": f"cannot import {arguments[0]}: {error}", "code": "handler.broken"})
         return RAISED

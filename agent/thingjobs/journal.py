@@ -134,6 +134,9 @@ class Journal:
     def save(self, record: Record) -> None:
         """Replace the file of `record` durably: when this returns, no power cut can take it back.
 
+        A finished execution is the exception: the service has its result, so one that a power cut makes unfinished
+        again is reported once more, and the answer shows that it was known. That is not worth waiting for a disk.
+
         Raises:
             StateError: it could not be written; the generation before is untouched.
         """
@@ -149,42 +152,50 @@ class Journal:
 
     def _save(self, record: Record) -> None:
         data = records.dump(record)
+        durable = record.phase is not Phase.DONE
         try:
-            self._replace(record.identity.key, data)
+            self._replace(record.identity.key, data, durable=durable)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._give_up_reserve():
                 raise
-            self._replace(record.identity.key, data)
+            self._replace(record.identity.key, data, durable=durable)
 
-    def _replace(self, key: str, data: bytes) -> None:
+    def _replace(self, key: str, data: bytes, *, durable: bool) -> None:
         try:
-            self._write(f"{key}.tmp", data)
-            self._exchange(f"{key}.json", f"{key}.prev", f"{key}.tmp")
+            self._write(f"{key}.tmp", data, durable=durable)
+            self._exchange(f"{key}.json", f"{key}.prev", f"{key}.tmp", keep=durable)
+            if durable:
+                os.fsync(self._folder_fd)
         except OSError:
             # On a full disk, what could not be used is room that the next try needs.
             with contextlib.suppress(OSError):
                 os.unlink(f"{key}.tmp", dir_fd=self._folder_fd)
             raise
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, data: bytes, *, durable: bool) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=self._folder_fd)
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
         finally:
             os.close(fd)
 
-    def _exchange(self, current: str, previous: str, temporary: str) -> None:
+    def _exchange(self, current: str, previous: str, temporary: str, *, keep: bool) -> None:
+        """Put the new generation in the place of the current one.
+
+        The current one is kept; not that of a finished execution: it holds the parameters, which may be secrets.
+        """
         where = self._folder_fd
         with contextlib.suppress(FileNotFoundError):
             os.unlink(previous, dir_fd=where)
         with contextlib.suppress(FileNotFoundError):
-            os.link(current, previous, src_dir_fd=where, dst_dir_fd=where)
+            if keep:
+                os.link(current, previous, src_dir_fd=where, dst_dir_fd=where)
         os.rename(temporary, current, src_dir_fd=where, dst_dir_fd=where)
-        os.fsync(where)
 
     def forget(self, identity: Identity) -> None:
         """Remove the files of an execution that was never ours.

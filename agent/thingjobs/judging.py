@@ -11,13 +11,14 @@ import platform
 import pwd
 import re
 import shutil
-import stat
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from thingjobs.documents import AWS_STEPS, Asked, route
 from thingjobs.errors import DocumentError
 from thingjobs.model import Code, Plan, Result, Status
+from thingjobs.redact import redacted
+from thingjobs.registry import written_by_others
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     from thingjobs.config import Config
     from thingjobs.registry import Handler, Registry
 
-_CONSTRAINT = re.compile(r"\s*(==|>=|<=|!=|>|<)?\s*([0-9]+(?:\.[0-9]+)*)\s*")
+#: Longer numbers are none: Python refuses to read those of thousands of digits.
+_NUMBERS = r"[0-9]{1,18}+(?:\.[0-9]{1,18}+)*+"
+_VERSION = re.compile(rf"{_NUMBERS}(?![0-9])")
+_CONSTRAINT = re.compile(rf"\s*(==|>=|<=|!=|>|<)?\s*({_NUMBERS})\s*")
 
 
 class ThisDevice:
@@ -61,8 +65,9 @@ class ThisDevice:
         path: Path = self._config.handlers.scripts / name
         if path.parent != self._config.handlers.scripts or not path.is_file() or not os.access(path, os.X_OK):
             return None
-        if path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            reason = f"the script {path} may be written by others; run chmod go-w {path}"
+        part = written_by_others(path)
+        if part is not None:
+            reason = f"the script {path} cannot be trusted: {part} may be written by others; run chmod go-w {part}"
             raise DocumentError(Code.HANDLER_BROKEN, reason)
         return str(path)
 
@@ -75,7 +80,7 @@ class ThisDevice:
         handlers = self._config.handlers
         try:
             pwd.getpwnam(user)
-        except KeyError:
+        except (KeyError, ValueError):  # The latter: it has characters that no name can have.
             raise DocumentError(Code.USER_UNKNOWN, f"runAsUser: there is no user {user} on this device") from None
         if user == effective_user(self._config, AWS_STEPS):
             return
@@ -100,7 +105,10 @@ def _distribution() -> str:
 
 def effective_user(config: Config, handler: str) -> str:
     """Return the name of the user that `handler` runs as on this device."""
-    return account(config, handler) or pwd.getpwuid(os.geteuid()).pw_name
+    try:
+        return account(config, handler) or pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # A container may run as a number that has no name.
+        return str(os.geteuid())
 
 
 def account(config: Config, handler: str) -> str | None:
@@ -129,7 +137,8 @@ class Judge:
             asked = route(document, self._device)
             return self._plan(asked, self.handler(asked))
         except DocumentError as refusal:
-            return Result(Status.REJECTED, refusal.code, refusal.reason)
+            # Reasons quote what was found, and that may be a presigned URL.
+            return Result(Status.REJECTED, refusal.code, redacted(refusal.reason))
 
     def handler(self, asked: Asked) -> Handler:
         """Return the handler for what a document asks.
@@ -180,18 +189,15 @@ def fits(version: str, constraint: str) -> bool:
         DocumentError: the constraint cannot be read.
     """
     found = _numbers(version)
-    for part in constraint.split(","):
-        match = _CONSTRAINT.fullmatch(part)
-        if match is None:
-            reason = f'version: {constraint!r} is no constraint; write for example ">=1.2,<2"'
-            raise DocumentError(Code.DOCUMENT_INVALID, reason)
-        if found is None or not _holds(found, match[1] or "==", _numbers(match[2]) or ()):
-            return False
-    return True
+    wanted = [_CONSTRAINT.fullmatch(part) for part in constraint.split(",")]
+    if None in wanted:
+        reason = f'version: {constraint!r} is no constraint; write for example ">=1.2,<2"'
+        raise DocumentError(Code.DOCUMENT_INVALID, reason)
+    return found is not None and all(_holds(found, one[1] or "==", _numbers(one[2]) or ()) for one in wanted if one)
 
 
 def _numbers(version: str) -> tuple[int, ...] | None:
-    match = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
+    match = _VERSION.match(version)
     return tuple(int(part) for part in match[0].split(".")) if match else None
 
 

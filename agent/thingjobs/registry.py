@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import stat
 import subprocess
@@ -23,6 +24,7 @@ from thingjobs.model import Code, Limits, Verb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from importlib.metadata import Distribution
     from pathlib import Path
 
 DESCRIBE_SECONDS = 10
@@ -112,11 +114,14 @@ class Registry:
 
     def _python(self, found: _Found) -> Handler:
         key = f"{found.target} {found.digest} {sys.version_info[:2]}"
-        declared = self._cached(key)
-        if declared is None:
-            declared = _describe(found)
-            self._keep(key, declared)
-        return _handler(found, (*PYTHON, found.target), declared)
+        argv = (*PYTHON, found.target)
+        kept = self._cached(key)
+        if kept is not None:
+            return _handler(found, argv, kept)
+        declared = _describe(found)
+        handler = _handler(found, argv, declared)
+        self._keep(key, declared)
+        return handler
 
     def _cached(self, key: str) -> dict[str, Any] | None:
         entry = self._cache_content().get(key)
@@ -126,10 +131,9 @@ class Registry:
         if self._cache is None:
             return {}
         try:
-            content = json.loads(self._cache.read_bytes())
-        except (OSError, ValueError):
+            return _object(self._cache.read_bytes()) or {}
+        except OSError:
             return {}
-        return content if isinstance(content, dict) else {}
 
     def _keep(self, key: str, declared: dict[str, Any]) -> None:
         if self._cache is None:
@@ -149,16 +153,21 @@ def _entry_points() -> Iterator[_Found]:
 
     seen: set[str] = set()
     for distribution in distributions():
-        name = distribution.metadata["Name"] or ""
-        if name in seen:  # The same distribution found twice along sys.path is not two.
+        try:
+            name, found = _named_by(distribution)
+        except Exception:  # noqa: BLE001, S112 - what an installation that was cut off left behind raises anything
             continue
-        seen.add(name)
-        for point in distribution.entry_points:
-            if point.group == ENTRY_POINT_GROUP:
-                record = distribution.read_text("RECORD") or ""
-                digest = hashlib.sha256(f"{name} {distribution.version} {record}".encode()).hexdigest()
-                source = f"{name} {distribution.version}"
-                yield _Found(point.name, source, None, point.value, f"sha256:{digest}", distribution.version)
+        if name not in seen:  # The same distribution found twice along sys.path is not two.
+            seen.add(name)
+            yield from found
+
+
+def _named_by(distribution: Distribution) -> tuple[str, list[_Found]]:
+    points = [point for point in distribution.entry_points if point.group == ENTRY_POINT_GROUP]
+    name, version = distribution.metadata["Name"], distribution.version
+    record = distribution.read_text("RECORD") or ""
+    digest = "sha256:" + hashlib.sha256(f"{name} {version} {record}".encode()).hexdigest()
+    return name, [_Found(point.name, f"{name} {version}", None, point.value, digest, version) for point in points]
 
 
 def _executables(directory: Path) -> Iterator[_Found]:
@@ -172,12 +181,30 @@ def _executables(directory: Path) -> Iterator[_Found]:
 
 
 def _executable(found: _Found, path: Path) -> Handler:
-    for part in (path, path.parent):
-        if part.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not part.stat().st_mode & stat.S_ISVTX:
-            reason = f"handler {found.name} cannot be trusted: {part} may be written by others; run chmod go-w {part}"
-            raise HandlerError(Code.HANDLER_BROKEN, reason)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        open_to_others = written_by_others(path)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        reason = f"handler {found.name} cannot be read: {path}: {error.strerror}"
+        raise HandlerError(Code.HANDLER_BROKEN, reason) from None
+    if open_to_others is not None:
+        where = f"{open_to_others} may be written by others; run chmod go-w {open_to_others}"
+        raise HandlerError(Code.HANDLER_BROKEN, f"handler {found.name} cannot be trusted: {where}")
     return Handler(found.name, found.source, (str(path),), f"sha256:{digest}")
+
+
+def written_by_others(path: Path) -> Path | None:
+    """Return what of a program others may write: the file, the folder it is named in, or the one it lies in.
+
+    A folder like /tmp, where none can replace the files of others, is one where anybody can add a program.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    target = path.resolve(strict=True)
+    parts = (target, path.parent, target.parent)
+    return next((part for part in parts if part.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)), None)
 
 
 def _describe(found: _Found) -> dict[str, Any]:
@@ -191,16 +218,25 @@ def _describe(found: _Found) -> dict[str, Any]:
             timeout=DESCRIBE_SECONDS,
             check=False,
         )
-        declared = json.loads(answer.stdout) if answer.returncode == 0 else None
     except subprocess.TimeoutExpired:
         reason = f"{broken}: {found.target} was not imported within {DESCRIBE_SECONDS} s"
         raise HandlerError(Code.HANDLER_BROKEN, reason) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise HandlerError(Code.HANDLER_BROKEN, f"{broken}: {error}") from None
-    if not isinstance(declared, dict):
+    declared = _object(answer.stdout) if answer.returncode == 0 else None
+    if declared is None:
         lines = answer.stderr.decode(errors="replace").strip().splitlines() or ["it printed no description"]
         raise HandlerError(Code.HANDLER_BROKEN, f"{broken}: {lines[-1]}")
     return declared
+
+
+def _object(data: bytes) -> dict[str, Any] | None:
+    """Return the JSON object in `data`, None if that is none."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _handler(found: _Found, argv: tuple[str, ...], declared: dict[str, Any]) -> Handler:
@@ -210,7 +246,7 @@ def _handler(found: _Found, argv: tuple[str, ...], declared: dict[str, Any]) -> 
         verbs = frozenset(Verb(verb) for verb in declared["verbs"])
         if Verb.APPLY not in verbs:
             raise ValueError("it has no method apply")
-        limits = Limits(**{**declared["timeouts"], "stall": declared["stall"]})
+        limits = _limits({**declared["timeouts"], "stall": declared["stall"]})
     except (KeyError, TypeError, ValueError) as error:
         reason = f"handler {found.name} of {found.source} cannot be used: {error}"
         raise HandlerError(Code.HANDLER_BROKEN, reason) from None
@@ -225,3 +261,11 @@ def _handler(found: _Found, argv: tuple[str, ...], declared: dict[str, Any]) -> 
         apply_rerun=declared["applyRerun"],
         cancel_apply=declared["cancelApply"],
     )
+
+
+def _limits(declared: dict[str, Any]) -> Limits:
+    for name, seconds in declared.items():
+        number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        if not (name == "stall" and seconds is None) and not (number and 0 < seconds < math.inf):
+            raise ValueError(f"its timeout {name} is {seconds!r}, not a number of seconds")
+    return Limits(**declared)

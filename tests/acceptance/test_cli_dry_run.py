@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import py_compile
-import sys
-import sysconfig
-import venv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,58 +14,6 @@ if TYPE_CHECKING:
     from tests.acceptance.conftest import Cli, Local
 
     Snapshot = Callable[[Path], dict[str, tuple[int, int, bytes]]]
-
-#: A handler in Python, with every verb; it writes down which of them was called, and how.
-PROBE = """
-import json, os, signal, time
-from thingjobs.handler import Outcome, Reject, Retry
-
-class Probe:
-    version = "2.5"
-    timeouts = {"check": 1}
-
-    def _called(self, ctx, params):
-        with open(params["log"], "a") as file:
-            file.write(json.dumps([ctx.verb, ctx.dry_run, ctx.job_id, os.environ["PATH"]]) + "\\n")
-
-    def check(self, ctx, params):
-        self._called(ctx, params)
-        match params["answer"]:
-            case "needed":
-                return None
-            case "as wanted":
-                return Outcome.ALREADY
-            case "later":
-                raise Retry("the pump is running")
-            case "never":
-                raise Reject("there is no pump here")
-            case "killed":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "endless":
-                while not ctx.cancelled:
-                    ctx.progress(1, "still looking")
-                    time.sleep(0.05)
-
-    prepare = apply = verify = commit = rollback = _called
-"""
-
-
-@pytest.fixture(scope="module")
-def python_with_probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make an interpreter that has all that ours has, and a distribution with a handler of its own."""
-    folder = tmp_path_factory.mktemp("probe")
-    venv.create(folder, symlinks=True)
-    packages = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    ours = sysconfig.get_path("purelib")
-    (packages / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
-    (packages / "probe.py").write_text(PROBE)
-    py_compile.compile(str(packages / "probe.py"))
-    info = packages / "probe-2.5.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: probe\nVersion: 2.5\n")
-    (info / "entry_points.txt").write_text("[thingjobs.handlers.v1]\nprobe = probe:Probe\n")
-    (info / "RECORD").write_text("probe.py,,\n")
-    return folder / "bin" / "python"
 
 
 @pytest.fixture

@@ -269,3 +269,20 @@ def test_a_second_agent_on_the_same_folder_exits_3(local: Local, eventually: Cal
     assert told.err == f"thingjobs: cannot use the state folder {local.state}: another agent runs on it\n"
     agent.signal(signal.SIGTERM)
     assert agent.end().code == 0
+
+
+def test_a_job_that_waits_is_shown_with_its_reason_and_what_stands_behind_it(
+    local: Local, cli: Cli, python_with_probe: Path, eventually: Callable[..., Any]
+) -> None:
+    cli.python = python_with_probe
+    local.job("a", {"handler": "probe", "params": {"answer": "later", "log": str(local.out / "calls")}})
+    local.job("b", runs("true"))
+    agent = local.start("--once")
+    eventually(lambda: "○ a             waits: the pump is running\n" in agent.told)
+
+    status = cli("status", *local.words).out.splitlines()
+    agent.signal(signal.SIGTERM)
+
+    assert agent.end().out.endswith("\n2 jobs: 2 QUEUED\n")
+    assert status[1].startswith("  now   a#1  deferred (probe)  waits: the pump is running, again in ")
+    assert status[2] == "  next  b#1"

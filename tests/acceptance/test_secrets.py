@@ -117,7 +117,6 @@ def test_while_a_job_runs_its_secret_is_only_where_its_owner_can_read_it(
     assert SECRET not in status + told.all
 
 
-@pytest.mark.xfail(strict=True, reason="the generation before the last, *.prev, keeps the parameters for good")
 def test_a_secret_is_gone_from_the_journal_when_its_job_is_done(local: Local, jobs: Callable[[], None]) -> None:
     jobs()
 
@@ -126,7 +125,6 @@ def test_a_secret_is_gone_from_the_journal_when_its_job_is_done(local: Local, jo
     assert holding(local.state) == {"jobs.json"}
 
 
-@pytest.mark.xfail(strict=True, reason="the reason quotes what was found")
 @pytest.mark.parametrize(
     "document",
     [

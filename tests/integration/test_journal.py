@@ -398,7 +398,7 @@ def test_the_latest_tombstones_are_kept_and_their_number_is_bounded(journal: Jou
     left = [one.record.identity.job_id for one in journal.load().loaded]
     assert left == [f"job-{number}" for number in range(30)][-len(left) :]
     # With a tombstone its generation before goes too.
-    assert len(listing(journal.folder / "journal")) == 2 * len(left)
+    assert len(listing(journal.folder / "journal")) == len(left)
 
 
 @pytest.mark.usefixtures("few_tombstones")

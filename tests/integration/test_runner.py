@@ -342,6 +342,16 @@ def test_output_alone_is_a_sign_of_life_and_no_news(bench: Bench) -> None:
     assert bench.inbox.get(timeout=PATIENCE_SECONDS) == Progressed(IDENTITY)
 
 
+def test_a_sign_of_life_does_not_tell_old_news_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher, "FOLD_SECONDS", 0.0)
+    bench.start(f"{says('up')}; while [ ! -e go-on ]; do sleep 0.01; done; echo output; exec sleep 1000")
+    bench.heard("up")
+
+    (bench.work / "go-on").touch()
+
+    assert bench.inbox.get(timeout=PATIENCE_SECONDS) == Progressed(IDENTITY)
+
+
 def test_events_that_are_none_are_noted_and_never_fatal(bench: Bench) -> None:
     huge = "9" * 400
     script = f"""
@@ -561,13 +571,25 @@ def nobody() -> pwd.struct_passwd:
     return pwd.getpwnam("nobody")
 
 
-def test_a_handler_of_another_user_is_that_user_and_has_what_it_needs(bench: Bench, nobody: pwd.struct_passwd) -> None:
+@pytest.fixture
+def agents_group() -> Iterator[int]:
+    """A group that the agent is in, as root often is in some, and nobody is not."""
+    before = os.getgroups()
+    os.setgroups([4242])
+    yield 4242
+    os.setgroups(before)
+
+
+def test_a_handler_of_another_user_is_that_user_and_has_what_it_needs(
+    bench: Bench, nobody: pwd.struct_passwd, agents_group: int
+) -> None:
     ending = bench.run(
         f"id -u >ids; id -g >>ids; id -G >>ids; echo $HOME >>ids; cat job.json >seen; {says('up')}; echo bye >&2",
         user="nobody",
     )
 
     groups = " ".join(str(group) for group in os.getgrouplist("nobody", nobody.pw_gid))
+    assert str(agents_group) not in groups.split()
     assert ending == Ending(0, "", "bye")
     assert bench.text("ids").splitlines() == [str(nobody.pw_uid), str(nobody.pw_gid), groups, nobody.pw_dir]
     assert json.loads(bench.text("seen"))["jobId"] == "fw-1"
@@ -633,17 +655,27 @@ def test_the_agent_does_not_write_through_links_that_a_handler_left(
 
 
 @pytest.mark.parametrize("name", ["stdout", "stderr", "events"])
-@pytest.mark.parametrize("how", ["ln -s {outside} ../{name}", "cp {outside} ../{name}", "mkdir ../{name}", ":"])
-def test_pipes_that_a_handler_replaced_are_made_anew_or_refused(
-    bench: Bench, outside: Path, name: str, how: str
-) -> None:
+@pytest.mark.parametrize(
+    "how",
+    ["ln -s {outside} ../{name}", "ln -s nowhere ../{name}", "cp {outside} ../{name}", "ln {outside} ../{name}", ":"],
+)
+def test_pipes_that_a_handler_replaced_are_made_anew(bench: Bench, outside: Path, name: str, how: str) -> None:
     bench.run(f"rm ../{name}; {how.format(outside=outside, name=name)}")
 
-    with contextlib.suppress(StateError):
-        assert bench.run(f"{says('up')}; echo out; echo err >&2").code == 0
-        assert b"out\nerr\n" in bench.log()
+    assert bench.run(f"{says('up')}; echo out; echo err >&2").code == 0
 
+    assert stat.S_ISFIFO((bench.place / name).lstat().st_mode)
+    assert bench.progress[-1][1].message == "up"
+    assert sorted(bench.log().split()) == [b"err", b"out"]
     assert outside.read_text() == "untouched"
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr", "events"])
+def test_a_pipe_that_a_handler_replaced_by_a_folder_is_refused(bench: Bench, name: str) -> None:
+    bench.run(f"rm ../{name}; mkdir ../{name}")
+
+    with pytest.raises(StateError):
+        bench.spawn("exit 0")
 
 
 @pytest.mark.parametrize("target", ["folder", "file", "nowhere"])
@@ -767,7 +799,7 @@ def test_a_verb_that_said_nothing_leaves_no_log(bench: Bench) -> None:
 
     bench.runner.clean(IDENTITY)
 
-    assert list((bench.state / "logs").iterdir()) == []
+    assert not (bench.state / "logs").exists()
 
 
 def test_cleaning_what_was_never_run_is_no_error(bench: Bench) -> None:
@@ -806,3 +838,27 @@ def test_the_shim_is_what_a_plain_sh_understands() -> None:
     for shell in shells:
         with contextlib.suppress(FileNotFoundError):
             subprocess.run([*shell, "-n", "-c", process.SHIM], check=True)
+
+
+# --- the folder that is used again ---------------------------------------------------------------------------------
+
+
+def test_the_next_execution_finds_nothing_of_the_one_before_in_its_folder(bench: Bench) -> None:
+    bench.run('echo secret > left; echo out; echo err >&2; echo \'{"message": "m"}\' >> $JOB_EVENTS')
+    bench.runner.clean(IDENTITY)
+    assert (bench.state / "spare").is_dir()
+
+    ended = bench.run("test ! -e left && test ! -e ../log")
+
+    assert ended.code == 0
+    assert not (bench.state / "spare").exists()
+
+
+def test_a_folder_is_not_used_again_while_somebody_may_write_into_its_pipes(bench: Bench) -> None:
+    bench.run("setsid sleep 30 & echo $! > daemon; while ! kill -0 $!; do :; done")
+    daemon = int(bench.text("daemon"))
+    bench.runner.clean(IDENTITY)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(daemon, signal.SIGKILL)
+
+    assert not (bench.state / "spare").exists()

@@ -125,8 +125,14 @@ class Agents:
 WAITS = "echo $$ >pid; mv pid up; while [ ! -e go-on ]; do sleep 0.02; done"
 
 
+def fds() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 @pytest.fixture
-def agents() -> Iterator[Callable[[str], Agents]]:
+def agents(eventually: Callable[..., Any]) -> Iterator[Callable[[str], Agents]]:
+    """Makes the agents; no file stays open afterwards, no thread and no process stays behind."""
+    before = fds()
     made: list[Agents] = []
     with tempfile.TemporaryDirectory(prefix="thingjobs-adopt-") as name:
 
@@ -141,6 +147,7 @@ def agents() -> Iterator[Callable[[str], Agents]]:
             if isinstance(thread, Watcher):
                 thread.end()
                 thread.join(PATIENCE_SECONDS)
+    eventually(lambda: fds() == before)
 
 
 def reap(runner: Runner) -> None:
@@ -246,6 +253,19 @@ def test_it_is_watched_to_its_end_even_when_its_pipes_are_gone(agents: Callable[
     both.release()
 
     assert both.finished().ending == Ending(42)
+
+
+def test_what_stands_where_a_pipe_was_is_not_read(agents: Callable[[str], Agents]) -> None:
+    both = agents(f"{WAITS}; exit 42")
+    both.start_and_kill(when="up")
+    (both.work.parent / "stdout").unlink()
+    (both.work.parent / "stdout").write_text("forged")
+
+    assert both.runner.adopt(both.record) is Evidence.ADOPTED
+    both.release()
+
+    assert both.finished().ending == Ending(42)
+    assert not (both.work.parent / "log").exists()
 
 
 def test_it_is_watched_to_its_end_even_when_its_folder_is_gone(agents: Callable[[str], Agents]) -> None:
@@ -431,3 +451,32 @@ def test_progress_goes_on_under_the_next_agent(agents: Callable[[str], Agents]) 
     both.release()
 
     assert both.events.get(timeout=PATIENCE_SECONDS) == Progressed(both.record.identity, None, "second half")
+
+
+# --- it runs, and the journal does not know --------------------------------------------------------------------------
+
+
+def test_a_verb_that_the_journal_does_not_know_is_ended_before_the_next_one_begins(
+    agents: Callable[[str], Agents], eventually: Callable[..., Any]
+) -> None:
+    both = agents(f"{WAITS}; exit 42")
+    both.start_and_kill(when="up")
+    lost = both.process
+
+    made = both.runner.spawn(Run(both.record, Verb.VERIFY, 1))
+
+    eventually(lambda: not boot.lives(lost, BOOT))
+    assert boot.lives(made, BOOT)
+    both.runner.kill(both.record.identity)
+
+
+def test_what_runs_for_an_execution_that_the_journal_does_not_know_is_swept_away(
+    agents: Callable[[str], Agents], eventually: Callable[..., Any]
+) -> None:
+    both = agents(f"{WAITS}; exit 42")
+    both.start_and_kill(when="up")
+
+    both.runner.sweep(keep=set())
+
+    eventually(lambda: not boot.lives(both.process, BOOT))
+    assert not both.work.exists()

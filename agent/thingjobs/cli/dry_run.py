@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import queue
-import re
 import shlex
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from thingjobs.judging import Judge, effective_user
 from thingjobs.machine.effects import Run
 from thingjobs.machine.events import Ending, Finished
 from thingjobs.model import Code, Identity, JobId, Phase, Plan, Record, Result, Status, Verb
+from thingjobs.redact import redacted_json
 from thingjobs.registry import Registry
 from thingjobs.runner import Runner, Settings
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from thingjobs.config import Config
     from thingjobs.machine.events import Progressed
 
-#: A URL's user and password, its host and path, and its query string with all that follows.
-_SECRET = re.compile(r"(https?://)([^/?#\s\"'@]*@)?([^?#\s\"']*)([?#][^\s\"']*)?", re.IGNORECASE)
 ORDER = (Verb.CHECK, Verb.PREPARE, Verb.APPLY, Verb.VERIFY, Verb.COMMIT)
 
 
@@ -96,26 +94,11 @@ def _rejected(code: Code | None, reason: str) -> dict[str, Any]:
 
 def _of_params(plan: Plan) -> dict[str, Any]:
     """Return the steps and downloads of an AWS document's plan; for any other handler its parameters."""
-    params = without_queries(plan.params)
+    params = redacted_json(plan.params)
     if plan.handler != AWS_STEPS:
         return {"params": params}
     downloads = [url for step in params["steps"] if step["kind"] == "download-file" for url in step["argv"][:1]]
     return {"steps": params["steps"], "downloads": downloads}
-
-
-def without_queries(value: Any) -> Any:
-    """Return a JSON value in which no URL has its query string or password: those of a presigned URL are a secret."""
-    match value:
-        case str():
-            return _SECRET.sub(
-                lambda found: f"{found[1]}{'…@' * bool(found[2])}{found[3]}{'?…' * bool(found[4])}", value
-            )
-        case list():
-            return [without_queries(entry) for entry in value]
-        case dict():
-            return {key: without_queries(entry) for key, entry in value.items()}
-        case _:
-            return value
 
 
 # --- check --------------------------------------------------------------------------------------------------------

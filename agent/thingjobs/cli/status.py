@@ -96,7 +96,8 @@ def read(config: Config) -> Json:
 def _print(paint: Paint, found: Json) -> None:
     paint.line(f"thing {paint.style(found['thing'], 'bold')}: {_agent(found)}")
     last = sorted(found.get("executions") or found["last"], key=lambda job: -(job["finishedAt"] or 0))
-    queued = [_name(job) for job in last if job["status"] == "QUEUED"]
+    busy = {_name(job) for job in found["jobs"]}
+    queued = [_name(job) for job in last if job["status"] == "QUEUED" and _name(job) not in busy]
     _section(paint, "now", [_job_line(paint, job) for job in found["jobs"]], "nothing")
     if queued:
         _section(paint, "next", [", ".join(queued[:SHOWN]) + ", …" * (len(queued) > SHOWN)])
@@ -110,7 +111,7 @@ def _print(paint: Paint, found: Json) -> None:
 
 def _agent(found: Json) -> str:
     if not found["running"]:
-        return "no agent runs"
+        return f"no agent runs{'; the next one goes on with what is open' * bool(found['jobs'])}"
     if not found["connected"]:
         return "the agent runs, without a connection; its log says why"
     return f"the agent runs, connected for {_ago(found['connectedSeconds'])}"

@@ -18,7 +18,7 @@ from thingjobs import boot
 from thingjobs.errors import StateError
 from thingjobs.machine.events import Ending, Evidence, Finished
 from thingjobs.runner import joblog
-from thingjobs.runner.process import Account, Place, Started, account_of, end_leftovers, job_json, start
+from thingjobs.runner.process import Account, Place, Started, account_of, end_leftovers, end_verbs, job_json, start
 from thingjobs.runner.watcher import Watcher, never_began, read_exit, signal_name
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from thingjobs.model import Identity, Process, Record, Verb
 
 MAX_LOGS = 50
+#: An emptied folder that waits for the next execution.
+SPARE = "spare"
 #: What a handler inherits from the agent's own environment, if it is set there; nothing else, and nothing of the job.
 INHERITED = ("PATH", "LANG", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -62,6 +64,8 @@ class Runner:
         self._put = put
         self._started: dict[Identity, tuple[Run, Started]] = {}
         self._watchers: dict[Identity, Watcher] = {}
+        self._settled: set[Identity] = set()
+        self._spare = settings.state / SPARE
 
     def spawn(self, run: Run) -> Process:
         """Make the process of a verb; it waits for `go`.
@@ -74,6 +78,7 @@ class Runner:
         try:
             account = account_of(record.plan.user) if record.plan.user else None
             place = self._place(record.identity)
+            self._settle(record.identity, place, account)
             environment = self._environment(place, run, account)
             job = job_json(run, self._settings.thing, deadline)
             started = start(place, run, job=job, environment=environment, account=account, boot_id=self._settings.boot)
@@ -83,6 +88,18 @@ class Runner:
             raise StateError(f"{record.plan.argv[0]}: {error}") from None
         self._started[record.identity] = (run, started)
         return started.process
+
+    def _settle(self, identity: Identity, place: Place, account: Account | None) -> None:
+        """Make sure that nothing else runs in the folder, and take the spare one if there is none yet."""
+        if identity in self._settled:
+            return
+        self._settled.add(identity)
+        if place.folder.exists():
+            # An earlier agent made it. What it left running there is in no journal, or it would have been adopted.
+            end_verbs(place.folder)
+        elif account is None or account.uid == os.geteuid():
+            with contextlib.suppress(OSError):
+                self._spare.rename(place.folder)
 
     def go(self, identity: Identity) -> None:
         """Let a process begin that was made before."""
@@ -148,13 +165,12 @@ class Runner:
             put=self._put,
         )
         self._watchers[record.identity] = watcher
+        self._settled.add(record.identity)
         watcher.start()
         return Evidence.ADOPTED
 
     def _open_process(self, process: Process) -> int | None:
         """Return a handle of `process`, None if it is gone; the handle comes first, so that it is of no later one."""
-        if process.boot != self._settings.boot:
-            return None
         try:
             pidfd = os.pidfd_open(process.pid)
         except ProcessLookupError:
@@ -189,24 +205,36 @@ class Runner:
 
     def clean(self, identity: Identity) -> None:
         """Remove an execution's folder and keep its log."""
-        self._watchers.pop(identity, None)
+        watcher = self._watchers.pop(identity, None)
+        self._settled.discard(identity)
         place = self._place(identity)
         logs = self._settings.state / "logs"
         try:
-            logs.mkdir(mode=0o700, exist_ok=True)
-            joblog.collect(place.folder, logs / f"{identity.key}.log")
-            for old in sorted(logs.iterdir(), key=lambda path: path.stat().st_mtime)[:-MAX_LOGS]:
-                old.unlink()
+            if joblog.collect(place.folder, logs / f"{identity.key}.log"):
+                for old in sorted(logs.iterdir(), key=lambda path: path.stat().st_mtime)[:-MAX_LOGS]:
+                    old.unlink()
         except OSError:
             pass  # A full disk loses a log, never a job.
-        place.remove()
+        if not (watcher is not None and watcher.silent and self._ours(place) and place.give_back(self._spare)):
+            place.remove()
+
+    @staticmethod
+    def _ours(place: Place) -> bool:
+        """Return whether the handler ran as the agent itself: only then the next one may have its folder."""
+        try:
+            return place.work.lstat().st_uid == os.geteuid()
+        except OSError:
+            return False
 
     def sweep(self, keep: set[str]) -> None:
         """Remove the folders of executions that are not among the keys `keep`: a crash came before their clean-up."""
         jobs = self._settings.state / "jobs"
         for path in jobs.iterdir() if jobs.is_dir() else ():
             if path.name not in keep:
-                Place(path).remove()
+                place = Place(path)
+                end_verbs(place.folder)
+                place.remove()
+        Place(self._spare).remove()
 
     def let_go(self) -> None:
         """Stop watching; what runs goes on, for the next agent to find."""

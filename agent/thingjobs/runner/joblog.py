@@ -70,20 +70,22 @@ class JobLog:
         self._fd = -1
 
 
-def collect(folder: Path, target: Path) -> None:
-    """Put the parts of the log in `folder` together in `target`; nothing is made when there is no log.
+def collect(folder: Path, target: Path) -> bool:
+    """Put the parts of the log in `folder` together in `target`; return whether there was any.
 
     Raises:
         OSError: it could not be written.
     """
     parts = [folder / name for name in ("log", "log.before", "log.tail") if (folder / name).exists()]
     if not parts:
-        return
+        return False
+    target.parent.mkdir(mode=0o700, exist_ok=True)
     with target.open("wb") as out:
         for index, part in enumerate(parts):
             if index == 1:
                 out.write(b"\n[thingjobs: output is left out here]\n")
             out.write(part.read_bytes())
+    return True
 
 
 class Tail:

@@ -13,7 +13,6 @@ import errno
 import json
 import os
 import pwd
-import shutil
 import signal
 import stat
 import subprocess
@@ -41,6 +40,8 @@ trap : TERM INT HUP
 (exec "$@" 2>&5 3>&- 4>&- 5>&-)
 echo "$?" >&4
 """
+#: By this, and the file behind it, a shim is known among all processes.
+SHIM_NAME = b"thingjobs"
 STREAMS = ("stdout", "stderr", "events")
 #: A process that starts others as it dies is followed so often.
 LEFTOVER_ROUNDS = 100
@@ -154,7 +155,27 @@ class Place:
 
     def remove(self) -> None:
         """Remove the folder and all in it; what resists stays."""
+        import shutil  # noqa: PLC0415 - it brings three compression libraries along, and is seldom wanted
+
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def give_back(self, spare: Path) -> bool:
+        """Empty the folder and keep it as `spare` for the next execution; False if it is not fit for that.
+
+        Making and removing folders and pipes costs a disk more than all else around a short job.
+        """
+        try:
+            for path in self.folder.iterdir():
+                if path.name not in (*STREAMS, "work"):
+                    path.unlink()
+            if not stat.S_ISDIR(self.work.lstat().st_mode):
+                return False
+            for path in self.work.iterdir():
+                path.unlink()
+            self.folder.rename(spare)
+        except OSError:
+            return False
+        return True
 
 
 def _open_pipe(path: Path) -> int:
@@ -231,7 +252,7 @@ def start(
         held.callback(os.close, out)
         err = os.open(place.folder / "stderr", os.O_RDWR | os.O_CLOEXEC)
         held.callback(os.close, err)
-        argv = ["/bin/sh", "-c", SHIM, "thingjobs", str(exit_file), *run.record.plan.argv]
+        argv = ["/bin/sh", "-c", SHIM, SHIM_NAME.decode(), str(exit_file), *run.record.plan.argv]
         child = _spawn(argv, (wait, out, err), place.work, environment, account)
         undo.callback(child.wait)
         undo.callback(child.kill)
@@ -277,3 +298,13 @@ def end_leftovers(process: Process, work: Path) -> None:
         if not left:
             return
         time.sleep(0.01)
+
+
+def end_verbs(folder: Path) -> None:
+    """Kill each verb that still runs in the folder; what a verb that ended left behind on purpose is spared."""
+    start_of_exit_file = os.fsencode(folder / "exit-")
+    for pid in boot.processes():
+        argv = boot.command(pid)
+        if len(argv) > 4 and argv[3] == SHIM_NAME and argv[4].startswith(start_of_exit_file):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)

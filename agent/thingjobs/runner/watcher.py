@@ -83,6 +83,8 @@ class Watcher(threading.Thread):
         self._kill_at: float | None = None
         self._end_asked = False
         self._let_go = False
+        #: After the end: nothing that this verb started can write into its pipes any more.
+        self.silent = False
 
     # --- called by the agent's thread -----------------------------------------------------------------------------
 
@@ -187,6 +189,7 @@ class Watcher(threading.Thread):
         for _ in range(DRAIN_ROUNDS):
             if not self._read(streams, None):
                 break
+        self.silent = all(_at_end(fd) for fd in streams)
         self._take(self._events, b"\n")  # A last line without its newline is complete now, or was cut and is no JSON.
         if self._said.broken:
             self._log.append(b"\n[thingjobs: %d lines in $JOB_EVENTS were no events]\n" % self._said.broken)
@@ -220,6 +223,14 @@ class Watcher(threading.Thread):
         with self._waking:
             os.close(self._wake)
             self._wake = -1
+
+
+def _at_end(fd: int) -> bool:
+    """Return whether nobody holds the writing end of a pipe any more."""
+    try:
+        return os.read(fd, 1) == b""
+    except BlockingIOError:
+        return False
 
 
 def read_exit(path: Path) -> int | None:

@@ -67,6 +67,7 @@ class LocalTransport:
         self._seen: dict[str, tuple[int, int]] = {}
         #: By job id.
         self._documents: dict[str, object] = {}
+        self._keeping = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="local jobs", daemon=True)
         self.service = JobsService()
@@ -106,6 +107,7 @@ class LocalTransport:
 
     def scan(self) -> None:
         """Queue a job for each file that is new; look again at one that was written anew."""
+        known = len(self._documents)
         found = {path.name: path for path in sorted(self._folder.glob("*.json"))}
         for name in self.unusable.keys() - found.keys():
             self.unusable.pop(name)
@@ -115,6 +117,8 @@ class LocalTransport:
             if self._seen.get(name) != stamp:
                 self._seen[name] = stamp
                 self._look_at(path)
+        if len(self._documents) != known:
+            self._keep()
 
     def _look_at(self, path: Path) -> None:
         self.unusable.pop(path.name, None)
@@ -196,15 +200,16 @@ class LocalTransport:
     def _keep(self) -> None:
         """Keep all of it; documents may hold presigned URLs, so nobody else may read it."""
         temporary = self._kept.with_suffix(".tmp")
-        try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "w", encoding="utf-8") as file:
-                json.dump(self.service.dump(), file)
-                file.flush()
-                os.fsync(fd)
-            temporary.replace(self._kept)
-        except OSError as error:
-            log.error("cannot keep the outcomes: %s: %s", self._kept, error.strerror)  # noqa: TRY400 - it says all
+        with self._keeping:
+            try:
+                fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                with os.fdopen(fd, "w", encoding="utf-8") as file:
+                    json.dump(self.service.dump(), file)
+                    file.flush()
+                    os.fsync(fd)
+                temporary.replace(self._kept)
+            except OSError as error:
+                log.error("cannot keep the outcomes: %s: %s", self._kept, error.strerror)  # noqa: TRY400 - it says all
 
 
 def outcomes(kept: Path) -> list[Json]:
