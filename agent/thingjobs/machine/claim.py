@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from thingjobs.jobs import Refusal
 from thingjobs.machine.effects import Forget, Judge, Save
 from thingjobs.machine.report import Match, adopted, ask, can_send, close, compare, owe, retry, update
+from thingjobs.machine.resume import on_rechecked
 from thingjobs.machine.state import NO_PLAN, Job, Kind, Timer
-from thingjobs.machine.verbs import begin, failure, on_finished, on_not_spawned, start
+from thingjobs.machine.verbs import begin, failure, on_not_spawned, start
 from thingjobs.machine.watch import on_doubted, on_link_up
 from thingjobs.model import Code, Execution, Phase, Plan, Record, Result, Status, Verb
 from thingjobs.policy import SAVE_RETRY_CAP, backoff, defer
@@ -298,7 +299,7 @@ def unknown_of_ours(turn: Turn, execution: Execution) -> Job:
 
 def on_check_finished(turn: Turn, job: Job, event: Finished) -> Job | None:
     """`check` ended: before the claim, or after an interrupted `apply` of a claimed execution."""
-    return on_finished(turn, job, event) if job.record.claim else on_checked(turn, job, event)
+    return on_rechecked(turn, job, event) if job.record.claim else on_checked(turn, job, event)
 
 
 def on_check_not_spawned(turn: Turn, job: Job, event: NotSpawned) -> Job:

@@ -1,7 +1,7 @@
 """The one transition table: what happens to an execution in each phase, for each kind of event.
 
-Everything about transitions stands here; what the rows do stands in `claim`, `verbs`, `watch` and `report`. A pair
-that has no row is a defect: the tests fail on it, and at run time that execution is quarantined while the agent
+Everything about transitions stands here; what the rows do stands in `claim`, `verbs`, `resume`, `watch` and `report`.
+A pair that has no row is a defect: the tests fail on it, and at run time that execution is quarantined while the agent
 goes on. `to` names every phase in which a row may leave the execution; the tests hold the rows to it, and the
 diagram in agent/README.md is drawn from it.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from thingjobs.jobs import Described, Refused, Updated
-from thingjobs.machine import claim, report, verbs, watch
+from thingjobs.machine import claim, report, resume, verbs, watch
 from thingjobs.machine.events import (
     Doubted,
     Due,
@@ -88,7 +88,7 @@ def _running(*following: Phase, resumed: tuple[Phase, ...] = (), ended: tuple[Ph
         Doubted: _row(watch.on_doubted),
         Due: _row(verbs.on_due, *_FAIL),
         LinkUp: _row(watch.on_link_up),
-        Resumed: _row(verbs.on_resumed, *resumed, *_FAIL),
+        Resumed: _row(resume.on_resumed, *resumed, *_FAIL),
         NotSaved: _row(verbs.on_not_saved),
         Stop: _row(verbs.on_stop),
     }

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 from thingjobs.handler import Exit
 from thingjobs.machine.effects import Go, Kill, Reconnect, Run, Save
-from thingjobs.machine.events import Ending, Evidence
 from thingjobs.machine.report import ask, can_send, close, owe, send_progress, update
 from thingjobs.machine.state import PHASE_OF, Job, Kind, Stopping, Timer
 from thingjobs.model import NOTHING, Code, Phase, Result, Status, Verb
 from thingjobs.policy import (
     FIRST_PROGRESS_AFTER,
     LEARN_AFTER,
-    MAX_DEATHS_PER_VERB,
     MAX_REBOOTS,
     MAX_RUNS_PER_VERB,
     SAVE_RETRY_CAP,
@@ -25,16 +23,15 @@ from thingjobs.policy import (
 if TYPE_CHECKING:
     from thingjobs.machine.events import (
         Due,
+        Ending,
         Finished,
         NotSaved,
         NotSpawned,
         Progressed,
-        Resumed,
         Spawned,
         Stop,
     )
     from thingjobs.machine.turn import Turn
-    from thingjobs.model import Record
 
 #: What a verb that exited with 196 waits for.
 RESTART_NOTE = "waits for a restart of the agent"
@@ -140,18 +137,23 @@ def on_progressed(turn: Turn, job: Job, event: Progressed) -> Job:
 
 def on_finished(turn: Turn, job: Job, event: Finished) -> Job:
     """A verb ended: what comes next depends on which it was and how it ended."""
-    if event.verb is not job.running or event.attempt != job.record.attempts.get(event.verb):
+    job, fresh = ended(job, event)
+    if not fresh:
         return job
-    details = {**job.record.details, **job.heard.details, **event.ending.details}
-    heard = replace(job.heard, details=NOTHING)
-    job = job.with_(running=None, details=details, heard=heard).without(Timer.VERB, Timer.STALL)
-    if job.record.cancelled and event.verb in (Verb.PREPARE, Verb.APPLY, Verb.VERIFY, Verb.CHECK):
-        return undo(turn, job)
     if job.phase is Phase.CANCELLING:
         return close(turn, job, late="the service ended this execution; nothing was changed")
-    if event.verb is Verb.CHECK:
-        return _after_recheck(turn, job, event.ending)
+    if job.record.cancelled and event.verb in (Verb.APPLY, Verb.VERIFY):
+        return undo(turn, job)
     return _after(turn, job, event.verb, event.ending)
+
+
+def ended(job: Job, event: Finished) -> tuple[Job, bool]:
+    """Return the job without its running verb, and whether the ending is of that verb and not of an earlier run."""
+    if event.verb is not job.running or event.attempt != job.record.attempts.get(event.verb):
+        return job, False
+    details = {**job.record.details, **job.heard.details, **event.ending.details}
+    job = job.with_(running=None, details=details, heard=replace(job.heard, details=NOTHING))
+    return job.without(Timer.VERB, Timer.STALL), True
 
 
 def _after(turn: Turn, job: Job, verb: Verb, ending: Ending) -> Job:
@@ -293,75 +295,6 @@ def reboot(turn: Turn, job: Job, again: Verb | None) -> Job:
     if can_send(turn, job):
         return update(turn, job, Kind.PROGRESS, Status.IN_PROGRESS, {"progress": "rebooting"})
     return job.at(Timer.REBOOT, turn.now.clock)
-
-
-# --- after the agent was started again ----------------------------------------------------------------------------
-
-
-def on_resumed(turn: Turn, job: Job, event: Resumed) -> Job:
-    """A verb was in flight, or about to be, when the agent ended."""
-    record = job.record
-    clock = turn.now.clock
-    job = job.at(Timer.PROGRESS, clock + FIRST_PROGRESS_AFTER).at(Timer.LEARN, clock + LEARN_AFTER)
-    if event.evidence is Evidence.ADOPTED and record.verb is not None and not _stale_verify(turn, record):
-        return job.with_(running=record.verb).at(Timer.VERB, clock + record.plan.limits.of(record.verb))
-    if event.evidence is Evidence.LOST and record.verb is not None:
-        return _lost(turn, job.with_(deaths=record.deaths + 1), record.verb)
-    return _again(turn, job)
-
-
-def _stale_verify(turn: Turn, record: Record) -> bool:
-    """What `verify` found in another boot says nothing about this one."""
-    return record.verb is Verb.VERIFY and record.process is not None and record.process.boot != turn.now.boot
-
-
-def _again(turn: Turn, job: Job) -> Job:
-    """No verb was in flight: run the one that the record names."""
-    verb = job.record.again or job.record.verb
-    if verb is None:
-        return fail(turn, job, Code.AGENT_DEFECT, "the journal does not say which verb comes next")
-    return begin(turn, job, _verified(turn, job, verb))
-
-
-def _verified(turn: Turn, job: Job, verb: Verb) -> Verb:
-    """`commit` wants a `verify` of this very boot before it."""
-    stale = verb is Verb.COMMIT and Verb.VERIFY in job.record.plan.verbs and job.record.boot != turn.now.boot
-    return Verb.VERIFY if stale else verb
-
-
-def _lost(turn: Turn, job: Job, verb: Verb) -> Job:
-    record = job.record
-    if record.deaths >= MAX_DEATHS_PER_VERB:
-        reason = f"{verb} was interrupted {record.deaths} times together with the agent"
-        return fail(turn, job, Code.INTERRUPTED, reason)
-    if verb is Verb.APPLY:
-        return _interrupted_apply(turn, job)
-    return begin(turn, job, _verified(turn, job, verb))
-
-
-def _interrupted_apply(turn: Turn, job: Job) -> Job:
-    """What an interrupted `apply` did is unknown: ask `check`, or run it again with leave, or give up."""
-    if Verb.CHECK in job.record.plan.verbs:
-        return begin(turn, job, Verb.CHECK)
-    return _rerun_or_fail(turn, job)
-
-
-def _rerun_or_fail(turn: Turn, job: Job) -> Job:
-    if job.record.plan.apply_rerun:
-        return begin(turn, job, Verb.APPLY)
-    return fail(turn, job, Code.INTERRUPTED, "apply was interrupted, and how far it came is unknown")
-
-
-def _after_recheck(turn: Turn, job: Job, ending: Ending) -> Job:
-    """`check` answered after an interrupted `apply`."""
-    match ending.code if not job.stop_why else None:
-        case Exit.ALREADY:
-            return advance(turn, job, Verb.APPLY)
-        case Exit.LATER:
-            job = job.with_(verb=None, process=None, again=Verb.CHECK, note=ending.reason)
-            return job.at(Timer.AGAIN, turn.now.clock + defer(1))
-        case _:
-            return _rerun_or_fail(turn, job)
 
 
 # --- timers, the journal, the end of the agent --------------------------------------------------------------------

@@ -1,0 +1,91 @@
+"""Going on after the agent was started again: what became of the verb in flight decides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from thingjobs.handler import Exit
+from thingjobs.machine.events import Evidence
+from thingjobs.machine.state import Timer
+from thingjobs.machine.verbs import advance, begin, ended, fail, undo
+from thingjobs.model import Code, Verb
+from thingjobs.policy import FIRST_PROGRESS_AFTER, LEARN_AFTER, MAX_DEATHS_PER_VERB, defer
+
+if TYPE_CHECKING:
+    from thingjobs.machine.events import Ending, Finished, Resumed
+    from thingjobs.machine.state import Job
+    from thingjobs.machine.turn import Turn
+    from thingjobs.model import Record
+
+
+def on_resumed(turn: Turn, job: Job, event: Resumed) -> Job:
+    """A verb was in flight, or about to be, when the agent ended."""
+    record = job.record
+    clock = turn.now.clock
+    job = job.at(Timer.PROGRESS, clock + FIRST_PROGRESS_AFTER).at(Timer.LEARN, clock + LEARN_AFTER)
+    if event.evidence is Evidence.ADOPTED and record.verb is not None and not _stale_verify(turn, record):
+        return job.with_(running=record.verb).at(Timer.VERB, clock + record.plan.limits.of(record.verb))
+    if event.evidence is Evidence.LOST and record.verb is not None:
+        return _lost(turn, job.with_(deaths=record.deaths + 1), record.verb)
+    return _again(turn, job)
+
+
+def _stale_verify(turn: Turn, record: Record) -> bool:
+    """What `verify` found in another boot says nothing about this one."""
+    return record.verb is Verb.VERIFY and record.process is not None and record.process.boot != turn.now.boot
+
+
+def _again(turn: Turn, job: Job) -> Job:
+    """No verb was in flight: run the one that the record names."""
+    verb = job.record.again or job.record.verb
+    if verb is None:
+        return fail(turn, job, Code.AGENT_DEFECT, "the journal does not say which verb comes next")
+    return begin(turn, job, _verified(turn, job, verb))
+
+
+def _verified(turn: Turn, job: Job, verb: Verb) -> Verb:
+    """`commit` wants a `verify` of this very boot before it."""
+    stale = verb is Verb.COMMIT and Verb.VERIFY in job.record.plan.verbs and job.record.boot != turn.now.boot
+    return Verb.VERIFY if stale else verb
+
+
+def _lost(turn: Turn, job: Job, verb: Verb) -> Job:
+    record = job.record
+    if record.deaths >= MAX_DEATHS_PER_VERB:
+        reason = f"{verb} was interrupted {record.deaths} times together with the agent"
+        return fail(turn, job, Code.INTERRUPTED, reason)
+    if verb is Verb.APPLY:
+        return _interrupted_apply(turn, job)
+    return begin(turn, job, _verified(turn, job, verb))
+
+
+def _interrupted_apply(turn: Turn, job: Job) -> Job:
+    """What an interrupted `apply` did is unknown: ask `check`, or run it again with leave, or give up."""
+    if Verb.CHECK in job.record.plan.verbs:
+        return begin(turn, job, Verb.CHECK)
+    return _rerun_or_fail(turn, job)
+
+
+def _rerun_or_fail(turn: Turn, job: Job) -> Job:
+    if job.record.plan.apply_rerun:
+        return begin(turn, job, Verb.APPLY)
+    return fail(turn, job, Code.INTERRUPTED, "apply was interrupted, and how far it came is unknown")
+
+
+def on_rechecked(turn: Turn, job: Job, event: Finished) -> Job:
+    """`check` answered after an interrupted `apply`."""
+    job, fresh = ended(job, event)
+    if not fresh:
+        return job
+    return undo(turn, job) if job.record.cancelled else _after_recheck(turn, job, event.ending)
+
+
+def _after_recheck(turn: Turn, job: Job, ending: Ending) -> Job:
+    match ending.code if not job.stop_why else None:
+        case Exit.ALREADY:
+            return advance(turn, job, Verb.APPLY)
+        case Exit.LATER:
+            job = job.with_(verb=None, process=None, again=Verb.CHECK, note=ending.reason)
+            return job.at(Timer.AGAIN, turn.now.clock + defer(1))
+        case _:
+            return _rerun_or_fail(turn, job)
