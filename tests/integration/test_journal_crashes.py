@@ -31,9 +31,12 @@ FIRST = Record(
 )
 GENERATIONS = [FIRST, replace(FIRST, phase=Phase.APPLYING), replace(FIRST, phase=Phase.REPORTING, owed=True)]
 LAST = replace(FIRST, phase=Phase.DONE, document={}, result=Result(Status.SUCCEEDED), finished_at=5.0)
+ALL = [*GENERATIONS, LAST]
 KEY = FIRST.identity.key
 #: How many generations there were before the one being saved.
-BEFORE = pytest.mark.parametrize("before", [0, 1, 2])
+BEFORE = pytest.mark.parametrize("before", range(4))
+#: The same, of saves that have to be durable.
+BEFORE_THE_LAST = pytest.mark.parametrize("before", range(3))
 
 
 class Died(BaseException):
@@ -135,8 +138,8 @@ def after(folder: Path) -> Found:
 
 def expected(before: int) -> list[Found]:
     """Return what may be found when the save of generation `before` was cut off: the old state or the new."""
-    old = Found((Loaded(GENERATIONS[before - 1]),)) if before else Found(())
-    return [old, Found((Loaded(GENERATIONS[before]),))]
+    old = Found((Loaded(ALL[before - 1]),)) if before else Found(())
+    return [old, Found((Loaded(ALL[before]),))]
 
 
 # --- the agent dies -----------------------------------------------------------------------------------------------
@@ -150,11 +153,11 @@ DEATHS = pytest.mark.parametrize("die_at", range(9))
 def test_an_agent_that_dies_at_any_write_leaves_the_old_generation_or_the_new(
     tmp_path: Path, watched: Callable[..., Any], before: int, die_at: int
 ) -> None:
-    journal = at_rest(tmp_path, GENERATIONS[:before])
+    journal = at_rest(tmp_path, ALL[:before])
     system = Watched(die_at)
 
     try:
-        watched(journal, GENERATIONS[before], system)
+        watched(journal, ALL[before], system)
     except Died:
         journal.close()
         assert after(tmp_path) in expected(before), system.steps
@@ -169,9 +172,9 @@ def test_an_agent_that_dies_at_any_write_leaves_the_old_generation_or_the_new(
 def test_the_next_agent_goes_on_from_there(
     tmp_path: Path, watched: Callable[..., Any], before: int, die_at: int
 ) -> None:
-    journal = at_rest(tmp_path, GENERATIONS[:before])
+    journal = at_rest(tmp_path, ALL[:before])
     try:
-        watched(journal, GENERATIONS[before], Watched(die_at))
+        watched(journal, ALL[before], Watched(die_at))
     except Died:
         pass
     finally:
@@ -276,9 +279,15 @@ class Disk:
             else:
                 names[name] = file
 
-    def outcomes(self) -> Iterator[dict[str, bytes]]:
-        """Return every content that the folder may have after a power cut now."""
+    def outcomes(self, *, in_order: bool = False) -> Iterator[dict[str, bytes]]:
+        """Return every content that the folder may have after a power cut now.
+
+        Args:
+            in_order: the file system keeps the order of changes to a folder, as those with a journal do.
+        """
         for chosen in product([False, True], repeat=len(self._pending)):
+            if in_order and list(chosen) != sorted(chosen, reverse=True):
+                continue
             names = dict(self._settled)
             for change, got_there in zip(self._pending, chosen, strict=True):
                 if got_there:
@@ -297,14 +306,14 @@ def outcome(folder: Path, files: dict[str, bytes]) -> Found:
     return after(folder)
 
 
-@BEFORE
+@BEFORE_THE_LAST
 def test_a_power_cut_at_any_moment_leaves_the_old_generation_or_the_new(
     tmp_path: Path, watched: Callable[..., Any], before: int
 ) -> None:
-    journal = at_rest(tmp_path / "live", GENERATIONS[:before])
+    journal = at_rest(tmp_path / "live", ALL[:before])
     opened(tmp_path / "after").close()
     disk = Disk(tmp_path / "live" / "journal")
-    steps = watched(journal, GENERATIONS[before], Watched())
+    steps = watched(journal, ALL[before], Watched())
     journal.close()
 
     for number, step in enumerate(steps):
@@ -313,19 +322,45 @@ def test_a_power_cut_at_any_moment_leaves_the_old_generation_or_the_new(
         disk.take(step)
 
 
-@BEFORE
+@BEFORE_THE_LAST
 def test_when_a_save_returned_no_power_cut_can_take_it_back(
     tmp_path: Path, watched: Callable[..., Any], before: int
 ) -> None:
-    journal = at_rest(tmp_path / "live", GENERATIONS[:before])
+    journal = at_rest(tmp_path / "live", ALL[:before])
     opened(tmp_path / "after").close()
     disk = Disk(tmp_path / "live" / "journal")
-    for step in watched(journal, GENERATIONS[before], Watched()):
+    for step in watched(journal, ALL[before], Watched()):
         disk.take(step)
     journal.close()
 
     for files in disk.outcomes():
         assert outcome(tmp_path / "after", files) == expected(before)[1], files
+
+
+def test_a_power_cut_after_the_end_never_brings_back_a_step_that_was_done(
+    tmp_path: Path, watched: Callable[..., Any]
+) -> None:
+    # The end is not synced. It may be lost, or unreadable; but what is found is not an earlier step to go on from.
+    journal = at_rest(tmp_path / "live", GENERATIONS)
+    opened(tmp_path / "after").close()
+    disk = Disk(tmp_path / "live" / "journal")
+    may_be = [*expected(len(GENERATIONS)), Found((), quarantined=(KEY,))]
+
+    for step in [*watched(journal, LAST, Watched()), None]:
+        for files in disk.outcomes(in_order=True):
+            assert outcome(tmp_path / "after", files) in may_be, files
+        if step is not None:
+            disk.take(step)
+    journal.close()
+
+
+def test_a_finished_execution_leaves_no_generation_with_its_parameters(tmp_path: Path) -> None:
+    secret = replace(FIRST.plan, params={"password": "hunter2"})
+    journal = at_rest(tmp_path, [replace(one, plan=secret, document={"params": secret.params}) for one in ALL])
+
+    for path in tmp_path.rglob("*"):
+        assert path.is_dir() or b"hunter2" not in path.read_bytes(), path
+    journal.close()
 
 
 def test_a_new_folder_survives_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -802,6 +802,57 @@ def test_a_verb_that_said_nothing_leaves_no_log(bench: Bench) -> None:
     assert not (bench.state / "logs").exists()
 
 
+def another(bench: Bench, script: str) -> Ending:
+    """Run `script` for the next execution, which gets what the one before left of its folder."""
+    run = bench.asked(script)
+    bench.runner.clean(IDENTITY)
+    made = replace(run, record=replace(run.record, identity=NEXT))
+    bench.runner.spawn(made)
+    bench.runner.go(NEXT)
+    return bench.ended()
+
+
+NEXT = Identity(JobId("fw-2"), 1, 1_790_000_001)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "touch file .hidden; ln -s /etc link; mkfifo pipe",
+        "mkdir -p a/b; touch a/b/c",
+        "chmod 777 .",
+        "chmod 666 ../stdout ../stderr ../events",
+        "rm ../events; ln -s /dev/null ../events",
+        "cd ..; rm -r work; ln -s / work",
+        "touch ../log.before ../extra; mkdir ../more",
+        "echo words; echo more >&2",
+    ],
+)
+def test_the_next_execution_finds_nothing_of_the_one_before(bench: Bench, left: str) -> None:
+    bench.run(left)
+
+    ending = another(
+        bench, "ls -A >&2; ls -A .. | sort | tr '\\n' ' ' >&2; stat -c %a . ../stdout ../events | xargs >&2"
+    )
+
+    said = (bench.state / "jobs" / NEXT.key / "log").read_text().splitlines()
+    assert ending.code == 0
+    assert said == ["job.json", "events exit-apply-2 log stderr stdout work 700 600 600"]
+
+
+def test_a_process_that_escaped_does_not_reach_the_next_execution(bench: Bench) -> None:
+    script = "echo $$ >pid; while [ ! -e go-on ]; do sleep 0.02; done; echo late; echo late >late; echo >done"
+    bench.run(f"setsid sh -c '{script}' >/dev/null 2>&1 & while [ ! -s pid ]; do :; done")
+    pid = int(bench.text("pid"))
+
+    ending = another(bench, "touch go-on; sleep 0.2; ls -A >&2; exit 3")
+
+    os.kill(pid, signal.SIGKILL)
+    assert ending.code == 3
+    said = (bench.state / "jobs" / NEXT.key / "log").read_text().split()
+    assert sorted(said) == ["go-on", "job.json"]
+
+
 def test_cleaning_what_was_never_run_is_no_error(bench: Bench) -> None:
     bench.runner.clean(IDENTITY)
 
