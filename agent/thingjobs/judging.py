@@ -118,6 +118,21 @@ def account(config: Config, handler: str) -> str | None:
     return config.handlers.user
 
 
+def missing_user(config: Config) -> str:
+    """Return what to do about a handlers' user that does not exist, "" if there is nothing to do."""
+    user = config.handlers.user
+    if os.geteuid() != 0 or user is None:
+        return ""
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return (
+            f"handlers.user = {user}: there is no such user, so only handlers in allow_root can run;"
+            f" run useradd --system {user}, or set handlers.user"
+        )
+    return ""
+
+
 def may_be_root(config: Config, handler: str) -> bool:
     """Return whether the operator listed `handler` among those that may run as root."""
     return any(fnmatchcase(handler, pattern) for pattern in config.handlers.allow_root)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from thingjobs.config.settings import Config, Connection, Handlers, Thing
 from thingjobs.errors import DocumentError, HandlerError
-from thingjobs.judging import Judge, ThisDevice, account, effective_user, fits, may_be_root
+from thingjobs.judging import Judge, ThisDevice, account, effective_user, fits, may_be_root, missing_user
 from thingjobs.model import Code, Limits, Plan, Result, Status, ThingName, Verb
 from thingjobs.registry import Handler, Registry
 
@@ -384,3 +384,11 @@ def test_a_device_knows_its_handlers_by_name() -> None:
 
     assert device.has_handler("firmware")
     assert not device.has_handler("Firmware")
+
+
+def test_a_user_for_handlers_that_does_not_exist_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+    assert "useradd --system nobody-here" in missing_user(config(user="nobody-here"))
+    assert missing_user(config(user="root")) == ""
+    assert missing_user(config(user=None)) == ""

@@ -20,7 +20,7 @@ from thingjobs.config import check_files
 from thingjobs.daemon import Daemon, Parts
 from thingjobs.errors import ConfigError
 from thingjobs.journal import Journal
-from thingjobs.judging import Judge
+from thingjobs.judging import Judge, missing_user
 from thingjobs.machine import Stopping
 from thingjobs.machine.events import Stop
 from thingjobs.model import JobId
@@ -89,6 +89,8 @@ def _run_connected(config: Config) -> int:
             "thingjobs %s, thing %s: jobs from %s, state in %s",
             *(__version__, config.thing.name, where, config.state.directory),
         )
+        if missing := missing_user(config):
+            log.warning("%s", missing)
         daemon = Daemon(_parts(config, transport, journal, inbox), inbox, observe=_log_ending)
         _serve(daemon, inbox, config, notifier, patient=_is_patient())
         notifier.stopping()

@@ -88,7 +88,7 @@ class Place:
         return self.folder / f"exit-{verb}-{attempt}"
 
     def make(self, account: Account | None) -> None:
-        """Make folders and pipes; what is there already is kept, a pipe that is none is made anew.
+        """Make folders and pipes; what is there already is kept; what is no pipe, or one open to others, is made anew.
 
         Raises:
             OSError: it could not be made.
@@ -99,7 +99,7 @@ class Place:
         for name in STREAMS:
             path = self.folder / name
             if os.path.lexists(path):
-                if stat.S_ISFIFO(path.lstat().st_mode):
+                if path.lstat().st_mode == stat.S_IFIFO | 0o600:
                     continue
                 path.unlink()
             os.mkfifo(path, 0o600)
@@ -172,6 +172,8 @@ class Place:
                 return False
             for path in self.work.iterdir():
                 path.unlink()
+            # Made anew for the next: a process that escaped may stand in this one, and its mode may be anything.
+            self.work.rmdir()
             self.folder.rename(spare)
         except OSError:
             return False
