@@ -110,6 +110,25 @@ def test_what_ended_while_no_agent_was_there_is_reported_by_the_next_one(
     assert local.outcomes() == {"one": "SUCCEEDED"}
 
 
+def test_after_a_kill_nothing_is_run_twice_and_nothing_is_lost(
+    local: Local, out: Path, eventually: Callable[..., Any]
+) -> None:
+    local.handler("quick", 'echo ran >> "$OUT/ran"')
+    local.job("a-quick", {"handler": "quick"})
+    (local.folder / "two.json").unlink()
+    agent = local.start("--once")
+    eventually((out / "began").exists)
+
+    agent.signal(signal.SIGKILL)
+
+    assert agent.end().code == -signal.SIGKILL
+    (out / "go").touch()
+    told = local.run()
+    assert told.code == 0
+    assert "1 job is done already and will not run again: a-quick" in told.out
+    assert (lines(out / "ran"), lines(out / "began"), lines(out / "ended")) == (1, 1, 1)
+
+
 @EITHER
 def test_an_idle_agent_ends_at_once(local: Local, eventually: Callable[..., Any], number: signal.Signals) -> None:
     agent = local.start()

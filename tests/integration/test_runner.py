@@ -662,10 +662,11 @@ def test_the_agent_does_not_write_through_links_that_a_handler_left(
 def test_pipes_that_a_handler_replaced_are_made_anew(bench: Bench, outside: Path, name: str, how: str) -> None:
     bench.run(f"rm ../{name}; {how.format(outside=outside, name=name)}")
 
-    assert bench.run(f"{says('up')}; echo out; echo err >&2").code == 0
+    said = """echo '{"details":{"slot":"b"}}' >>$JOB_EVENTS"""
+    ended = bench.run(f"{said}; echo out; echo err >&2")
 
     assert stat.S_ISFIFO((bench.place / name).lstat().st_mode)
-    assert bench.progress[-1][1].message == "up"
+    assert (ended.code, ended.details) == (0, {"slot": "b"})
     assert sorted(bench.log().split()) == [b"err", b"out"]
     assert outside.read_text() == "untouched"
 
