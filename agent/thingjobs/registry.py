@@ -24,7 +24,7 @@ from thingjobs.model import Code, Limits, Verb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from importlib.metadata import Distribution
+    from importlib.metadata import Distribution, EntryPoint
     from pathlib import Path
 
 DESCRIBE_SECONDS = 10
@@ -154,16 +154,17 @@ def _entry_points() -> Iterator[_Found]:
     seen: set[str] = set()
     for distribution in distributions():
         try:
-            name, found = _named_by(distribution)
+            # Most have none; reading their metadata to know their names would cost more than all the rest.
+            points = [point for point in distribution.entry_points if point.group == ENTRY_POINT_GROUP]
+            name, found = _named_by(distribution, points) if points else ("", [])
         except Exception:  # noqa: BLE001, S112 - what an installation that was cut off left behind raises anything
             continue
-        if name not in seen:  # The same distribution found twice along sys.path is not two.
+        if found and name not in seen:  # The same distribution found twice along sys.path is not two.
             seen.add(name)
             yield from found
 
 
-def _named_by(distribution: Distribution) -> tuple[str, list[_Found]]:
-    points = [point for point in distribution.entry_points if point.group == ENTRY_POINT_GROUP]
+def _named_by(distribution: Distribution, points: list[EntryPoint]) -> tuple[str, list[_Found]]:
     name, version = distribution.metadata["Name"], distribution.version
     record = distribution.read_text("RECORD") or ""
     digest = "sha256:" + hashlib.sha256(f"{name} {version} {record}".encode()).hexdigest()

@@ -135,7 +135,8 @@ def connecting(cli: Cli, pki: Pki, endpoint: str) -> Running:
     config = written(
         cli,
         f'[thing]\nname = "pump-7"\n[connection]\nendpoint = "{endpoint}"\ncertificate = "{certificate}"\n'
-        f'private_key = "{key}"\nca = "{pki.ca}"\n[state]\ndirectory = "state"\n',
+        f'private_key = "{key}"\nca = "{pki.ca}"\n[state]\ndirectory = "state"\n'
+        '[handlers]\nuser = "nobody"\n',
     )
     return cli.start("run", "--config", config)
 
