@@ -835,13 +835,13 @@ def test_the_next_execution_finds_nothing_of_the_one_before(bench: Bench, left: 
     (precious / "file").touch()
     bench.run(left)
 
-    ending = another(
-        bench, "ls -A >&2; ls -A .. | sort | tr '\\n' ' ' >&2; stat -c %a . ../stdout ../events | xargs >&2"
-    )
+    # Its own log is there as soon as it said something.
+    folder = "ls -A .. | grep -v '^log$' | sort | xargs >&2"
+    ending = another(bench, f"ls -A >&2; {folder}; stat -c %a . ../stdout ../events | xargs >&2")
 
     said = (bench.state / "jobs" / NEXT.key / "log").read_text().splitlines()
     assert ending.code == 0
-    assert said == ["job.json", "events exit-apply-2 log stderr stdout work 700 600 600"]
+    assert said == ["job.json", "events exit-apply-2 stderr stdout work", "700 600 600"]
     assert names(precious) == ["file"]
 
 
@@ -916,5 +916,25 @@ def test_a_folder_is_not_used_again_while_somebody_may_write_into_its_pipes(benc
     bench.runner.clean(IDENTITY)
     with contextlib.suppress(ProcessLookupError):
         os.kill(daemon, signal.SIGKILL)
+
+    assert not (bench.state / "spare").exists()
+
+
+@pytest.mark.usefixtures("nobody")
+def test_the_folder_of_another_users_handler_is_not_used_again(bench: Bench) -> None:
+    bench.run("exit 0", user="nobody")
+
+    bench.runner.clean(IDENTITY)
+
+    assert not (bench.state / "spare").exists()
+    assert list((bench.state / "jobs").iterdir()) == []
+
+
+def test_the_next_agent_begins_without_a_spare_folder(bench: Bench) -> None:
+    bench.run("exit 0")
+    bench.runner.clean(IDENTITY)
+    assert (bench.state / "spare").is_dir()
+
+    bench.runner.sweep(set())
 
     assert not (bench.state / "spare").exists()

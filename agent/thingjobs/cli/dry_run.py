@@ -17,16 +17,14 @@ from typing import TYPE_CHECKING, Any
 from thingjobs import boot
 from thingjobs.cli import FAILED, USAGE, documents, options
 from thingjobs.cli.paint import Paint
-from thingjobs.cli.validate import verdict
 from thingjobs.documents import AWS_STEPS
 from thingjobs.errors import StateError
 from thingjobs.handler import Exit
-from thingjobs.judging import Judge, effective_user
+from thingjobs.judging import effective_user
 from thingjobs.machine.effects import Run
 from thingjobs.machine.events import Ending, Finished
 from thingjobs.model import Code, Identity, JobId, Phase, Plan, Record, Result, Status, Verb
 from thingjobs.redact import redacted_json
-from thingjobs.registry import Registry
 from thingjobs.runner import Runner, Settings
 
 if TYPE_CHECKING:
@@ -40,11 +38,7 @@ ORDER = (Verb.CHECK, Verb.PREPARE, Verb.APPLY, Verb.VERIFY, Verb.COMMIT)
 
 def add_to(commands: Any) -> None:
     """Add this command."""
-    parser = options.new_parser(commands, "dry-run", "show what job documents would do here", __doc__)
-    parser.add_argument("documents", metavar="DOCUMENT", nargs="+", help="a JSON file, - for standard input")
-    options.add_config(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
-    parser.set_defaults(command=command)
+    documents.add_to(commands, "dry-run", "show what job documents would do here", __doc__, command)
 
 
 def command(chosen: argparse.Namespace) -> int:
@@ -54,14 +48,13 @@ def command(chosen: argparse.Namespace) -> int:
         ConfigError: the configuration cannot be used.
     """
     config = options.load_or_local(chosen)
-    contents = documents.read_all(chosen.documents)
-    if contents is None:
+    found = documents.judged(chosen.documents, config)
+    if found is None:
         return USAGE
-    judge = Judge(config, Registry(config.handlers.directory))
     paint = Paint(sys.stdout)
     rejected = False
-    for name, data in contents:
-        shown = foresee(config, verdict(judge, data))
+    for name, verdict in found:
+        shown = foresee(config, verdict)
         rejected = rejected or shown["would"] in ("reject", "fail")
         if chosen.json:
             paint.line(json.dumps({"document": name, **shown}))

@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from thingjobs.cli import FAILED, USAGE, documents, options
 from thingjobs.cli.paint import Paint
-from thingjobs.errors import DocumentError
-from thingjobs.judging import Judge
-from thingjobs.model import Plan, Result, Status
-from thingjobs.registry import Registry
+from thingjobs.model import Plan, Result
 
 if TYPE_CHECKING:
     import argparse
@@ -22,11 +19,7 @@ if TYPE_CHECKING:
 
 def add_to(commands: Any) -> None:
     """Add this command."""
-    parser = options.new_parser(commands, "validate", "check job documents without running anything", __doc__)
-    parser.add_argument("documents", metavar="DOCUMENT", nargs="+", help="a JSON file, - for standard input")
-    options.add_config(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
-    parser.set_defaults(command=command)
+    documents.add_to(commands, "validate", "check job documents without running anything", __doc__, command)
 
 
 def command(chosen: argparse.Namespace) -> int:
@@ -35,31 +28,18 @@ def command(chosen: argparse.Namespace) -> int:
     Raises:
         ConfigError: the configuration cannot be used.
     """
-    config = options.load_or_local(chosen)
-    contents = documents.read_all(chosen.documents)
-    if contents is None:
+    found = documents.judged(chosen.documents, options.load_or_local(chosen))
+    if found is None:
         return USAGE
-    judge = Judge(config, Registry(config.handlers.directory))
     paint = Paint(sys.stdout)
-    rejected = False
-    for name, data in contents:
-        found = verdict(judge, data)
-        rejected = rejected or isinstance(found, Result)
+    for name, verdict in found:
         if chosen.json:
-            paint.line(json.dumps(as_json(name, found)))
-        elif isinstance(found, Plan):
-            paint.line(f"{paint.mark('SUCCEEDED')} {documents.shown(name)}: good, for handler {found.handler}")
+            paint.line(json.dumps(as_json(name, verdict)))
+        elif isinstance(verdict, Plan):
+            paint.line(f"{paint.mark('SUCCEEDED')} {documents.shown(name)}: good, for handler {verdict.handler}")
         else:
-            paint.line(f"{paint.mark('REJECTED')} {documents.shown(name)}: {found.code}: {found.reason}")
-    return FAILED if rejected else 0
-
-
-def verdict(judge: Judge, data: bytes) -> Plan | Result:
-    """Return the plan for a document, or the result that it would be refused with."""
-    try:
-        return judge.judge(documents.parse(data))
-    except DocumentError as error:
-        return Result(Status.REJECTED, error.code, error.reason)
+            paint.line(f"{paint.mark('REJECTED')} {documents.shown(name)}: {verdict.code}: {verdict.reason}")
+    return FAILED if any(isinstance(verdict, Result) for _, verdict in found) else 0
 
 
 def as_json(name: str, found: Plan | Result) -> dict[str, Any]:
