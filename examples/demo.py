@@ -120,8 +120,8 @@ def explain(thingjobs: str, run: Path) -> None:
     print(
         f"""
 Five job documents went in, as AWS IoT delivers them. Four did their work, and
-3-mistake was refused on purpose: before anything of it ran, and with the reason.
-The agent, its journal and the handlers were the real ones; only the cloud was not.
+3-mistake was refused on purpose, with the reason, before anything of it ran.
+The agent, its journal and the handlers were the real ones, the cloud was not.
 
 To see what is kept of it:
     {command} status --local {jobs}

@@ -147,7 +147,9 @@ class Judge:
         self._device = ThisDevice(config, registry)
 
     def judge(self, document: object) -> Plan | Result:
-        """Return the plan for `document`, or the result to refuse it with."""
+        """Return the plan for `document`, or the result to refuse it with; None stands for one that is no object."""
+        if document is None:
+            return Result(Status.REJECTED, Code.DOCUMENT_INVALID, "the job document must be a JSON object")
         try:
             asked = route(document, self._device)
             return self._plan(asked, self.handler(asked))

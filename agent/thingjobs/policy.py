@@ -36,6 +36,9 @@ TIMER_SLACK = 60.0
 FRESH_BOOT = 120.0
 FRESH_BOOT_JITTER = 30.0
 
+#: Legal job ids whose topics mean something else: no request about such a job is ever answered over MQTT.
+RESERVED_IDS = frozenset({"get", "start-next", "notify", "notify-next"})
+
 MAX_RUNS_PER_VERB = 5
 MAX_DEATHS_PER_VERB = 3
 MAX_REBOOTS = 3
@@ -63,8 +66,8 @@ class Settings:
     may_reboot: bool = True
 
     def ours(self, job_id: JobId) -> bool:
-        """Return whether this agent takes jobs of that id."""
-        return any(fnmatchcase(job_id, pattern) for pattern in self.only)
+        """Return whether this agent takes jobs of that id, and can."""
+        return job_id not in RESERVED_IDS and any(fnmatchcase(job_id, pattern) for pattern in self.only)
 
     @property
     def renew_after(self) -> float:

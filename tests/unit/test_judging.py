@@ -392,3 +392,10 @@ def test_a_user_for_handlers_that_does_not_exist_is_told_with_what_to_do(monkeyp
     assert "useradd --system nobody-here" in missing_user(config(user="nobody-here"))
     assert missing_user(config(user="root")) == ""
     assert missing_user(config(user=None)) == ""
+
+
+def test_a_document_that_is_no_object_is_refused_without_guessing_what_it_was() -> None:
+    found = judge(None)
+
+    assert isinstance(found, Result)
+    assert found.reason == "the job document must be a JSON object"

@@ -296,6 +296,16 @@ def test_jobs_of_others_are_looked_past_with_the_list() -> None:
     assert driver.did(Judge)[0].execution.identity == ours
 
 
+def test_a_job_that_cannot_be_asked_for_over_mqtt_holds_up_nothing() -> None:
+    reserved = Identity(JobId("get"), 1, 1_790_000_000)
+    driver = Driver().connected()
+    driver.give(NextChanged(offer(reserved)))
+
+    driver.give(Pending(driver.sent(GetPending).token, (), (Summary(reserved, 1), Summary(JOB, 1))))
+
+    assert driver.sent(Describe).job_id == JOB.job_id
+
+
 def test_an_execution_in_progress_without_our_mark_is_left_alone() -> None:
     driver = Driver().connected()
 

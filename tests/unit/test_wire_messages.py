@@ -101,6 +101,21 @@ def test_a_message_with_anything_anywhere_is_read_or_raises_wire_error(body: dic
             read(body)
 
 
+@pytest.mark.parametrize("junk", [5, "x", True, {}, {"a": 1}, [None], ["x"], [[]], [{}], "", 0, False])
+def test_a_list_of_executions_that_is_none_raises_wire_error(junk: object) -> None:
+    for body in ({"jobs": {"QUEUED": junk}}, {"jobs": {"IN_PROGRESS": junk}}):
+        with pytest.raises(WireError):
+            wire.decode_list(body)
+    for name in ("queuedJobs", "inProgressJobs"):
+        with pytest.raises(WireError):
+            wire.decode_accepted(GetPending("t"), {name: junk})
+
+
+@pytest.mark.parametrize("junk", [None, 5, "x", [], {}])
+def test_a_state_that_is_none_is_none(junk: object) -> None:
+    assert wire.decode_accepted(ASKED[-1], {"executionState": junk}) == Updated("t", None, None)
+
+
 @pytest.mark.parametrize("name", [*MEMBERS, "approximateSecondsBeforeTimedOut"])
 def test_a_member_of_an_execution_may_be_any_junk(name: str) -> None:
     for junk in JUNK:
@@ -153,7 +168,6 @@ def test_depth_never_gets_past_the_reader(member: str) -> None:
         '{"a":1}'.encode("utf-16"),
         b'{"a":' + b"1" * 5000 + b"}",
         b'{"a":' * 5000 + b"1" + b"}" * 5000,
-        b'{"jobDocument":{"a":"' + b'\\"' * 50_000,
     ],
 )
 def test_what_is_no_json_object_in_utf_8_raises_wire_error(payload: bytes) -> None:
@@ -161,13 +175,21 @@ def test_what_is_no_json_object_in_utf_8_raises_wire_error(payload: bytes) -> No
         wire.parse(payload)
 
 
+@pytest.mark.timeout(5)
+def test_a_message_that_was_cut_off_in_the_middle_of_a_text_takes_no_time_to_refuse() -> None:
+    with pytest.raises(WireError):
+        wire.parse(b'{"jobDocument":{"a":"' + b'\\"' * 60_000)
+
+
 @pytest.mark.parametrize(
     "absurd", ["[" * 5000 + "]" * 5000, '{"n":' + "1" * 5000 + "}", '{"a":' * 3000 + "1" + "}" * 3000]
 )
-@pytest.mark.parametrize("between", ['"jobDocument":{},', '"x":"\\"jobDocument\\":{[",', '"x":{"y":[{}]},', ""])
+@pytest.mark.parametrize(
+    "between", ['"other":{},', '"x":"\\"jobDocument\\":{[",', '"x":{"y":[{}]},', '"x":{"y":{"jobDocument":{}}},', ""]
+)
 def test_an_absurd_document_costs_the_document_not_the_message(absurd: str, between: str) -> None:
     text = json.dumps({"execution": {**HEAD, "z": "HERE", "approximateSecondsBeforeTimedOut": 7}})
-    text = text.replace('"z": "HERE"', f'{between.replace("jobDocument", "other", 1)} "jobDocument" : {absurd}')
+    text = text.replace('"z": "HERE"', f'{between} "jobDocument" : {absurd}')
 
     assert wire.decode_next(wire.parse(text.encode())).execution == Execution(
         IDENTITY, Status.QUEUED, 3, seconds_left=7
@@ -364,3 +386,13 @@ def test_a_refusal_of_the_service_is_read_with_its_state(update: Update, code: R
 
     assert not answer.accepted
     assert (refused.token, refused.code, refused.state) == ("t", code, state)
+
+
+def test_an_update_without_details_leaves_those_that_are_stored() -> None:
+    device = Device()
+    device.accepted(Update("t", JOB, 1, 1, Status.IN_PROGRESS, {"slot": "b"}), f"{JOB}/update")
+
+    device.accepted(Update("u", JOB, 1, 2, Status.SUCCEEDED, {}), f"{JOB}/update")
+
+    assert device.service.execution(THING, JOB).details == {"slot": "b"}
+    assert "statusDetails" not in (device.service.requests[-1].body or {})

@@ -14,7 +14,7 @@ from thingjobs.machine.claim import offered, unknown_of_ours
 from thingjobs.machine.effects import Send
 from thingjobs.machine.state import Look, LookTimer, Stopping
 from thingjobs.model import Phase, Status
-from thingjobs.policy import LOOK_EVERY, REPLY_TIMEOUT, backoff, spread
+from thingjobs.policy import LOOK_EVERY, REPLY_TIMEOUT, RESERVED_IDS, backoff, spread
 
 if TYPE_CHECKING:
     from thingjobs.jobs import Reply, Request
@@ -154,6 +154,8 @@ def _lost_of_ours(turn: Turn, execution: Execution) -> bool:
 
 def _look_past(turn: Turn, execution: Execution) -> None:
     if execution.identity not in turn.state.foreign:
-        turn.note("left alone: it is another consumer's", execution.identity)
+        reserved = execution.identity.job_id in RESERVED_IDS
+        why = "over MQTT, its id cannot be told from a topic of the service" if reserved else "it is another consumer's"
+        turn.note(f"left alone: {why}", execution.identity, warning=reserved)
         turn.change(foreign=turn.state.foreign | {execution.identity})
     ask(turn, Look(past=True))
