@@ -254,7 +254,9 @@ def test_what_a_handler_says_arrives_as_events(team: Team) -> None:
 
 
 def test_a_line_of_log_goes_out_at_once(team: Team) -> None:
-    with team.start("class Handler:\n    def apply(self, ctx, p):\n        ctx.log('up')\n        input()\n") as child:
+    with team.start(
+        "class Handler:\n    def apply(self, ctx, p):\n        ctx.log('up')\n        __import__('time').sleep(1000)\n"
+    ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "up\n"
         child.kill()

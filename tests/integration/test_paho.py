@@ -26,7 +26,8 @@ from thingjobs.jobs import Connected, Disconnected, GetPending, Incoming, NextCh
 from thingjobs.model import JobId, Status, ThingName
 from thingjobs.testing import JobsService
 from thingjobs.testing.broker import BrokerJobsService
-from thingjobs.transport.paho import UNACKED_MILLISECONDS, Link, PahoTransport
+from thingjobs.transport.dial import UNACKED_MILLISECONDS, Link
+from thingjobs.transport.paho import PahoTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

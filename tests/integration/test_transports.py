@@ -39,8 +39,9 @@ from thingjobs.jobs import (
 from thingjobs.model import JobId, Status, ThingName
 from thingjobs.testing import JobsService, Lost, Message, Refuse
 from thingjobs.testing.broker import BrokerJobsService
+from thingjobs.transport.dial import Link
 from thingjobs.transport.local import LocalTransport
-from thingjobs.transport.paho import Link, PahoTransport
+from thingjobs.transport.paho import PahoTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -111,7 +111,7 @@ def test_every_field_of_a_record_is_tried_below() -> None:
 
 
 @given(RECORDS)
-@settings(max_examples=settings().max_examples // 2, deadline=None)
+@settings(max_examples=settings().max_examples // 5, deadline=None)
 def test_any_record_of_a_running_execution_comes_back_whole(record: Record) -> None:
     if record.phase is Phase.DONE:
         record = replace(record, phase=Phase.REPORTING)
@@ -120,7 +120,7 @@ def test_any_record_of_a_running_execution_comes_back_whole(record: Record) -> N
 
 
 @given(RECORDS)
-@settings(max_examples=settings().max_examples // 4, deadline=None)
+@settings(max_examples=settings().max_examples // 10, deadline=None)
 def test_a_tombstone_keeps_everything_but_what_the_document_said(record: Record) -> None:
     record = replace(record, phase=Phase.DONE)
 
@@ -130,7 +130,7 @@ def test_a_tombstone_keeps_everything_but_what_the_document_said(record: Record)
 
 
 @given(RECORDS)
-@settings(max_examples=settings().max_examples // 4, deadline=None)
+@settings(max_examples=settings().max_examples // 10, deadline=None)
 def test_a_record_is_two_lines_of_ascii(record: Record) -> None:
     data = records.dump(record)
 

@@ -237,7 +237,8 @@ def _transport(config: Config) -> Transport:
     if config.connection.transport != "paho":
         problem = f'connection.transport = "{config.connection.transport}" is not in this release; write "paho"'
         raise ConfigError([problem])
-    from thingjobs.transport.paho import Link, PahoTransport  # noqa: PLC0415 - --local needs no MQTT
+    from thingjobs.transport.dial import Link  # noqa: PLC0415 - --local needs no MQTT
+    from thingjobs.transport.paho import PahoTransport  # noqa: PLC0415
 
     connection = config.connection
     roll = random.SystemRandom().random

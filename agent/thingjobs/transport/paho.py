@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import select
-import socket
 import ssl
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as mqtt
@@ -26,58 +23,24 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from thingjobs.errors import TransportError, WireError
 from thingjobs.jobs import Connected, Disconnected
 from thingjobs.policy import backoff
+from thingjobs.transport.dial import Bell, Dial, Link, explain
 from thingjobs.transport.topics import Topics
 from thingjobs.wire import MAX_PAYLOAD_BYTES
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
-    from pathlib import Path
 
     from thingjobs.jobs import Incoming, Request
-    from thingjobs.model import ThingName
 
 log = logging.getLogger("thingjobs.connection")
 
-PATIENCE_SECONDS = 30.0
-#: Data that the peer does not acknowledge for this long means that the connection is dead, whatever TCP hopes for.
-UNACKED_MILLISECONDS = 30_000
 #: A connection that was up this long was a good one: the next one is tried soon.
 GOOD_SECONDS = 60.0
 #: Only the lookup of a name cannot be interrupted; a thread that is in one is left behind, to end by itself.
 STOP_SECONDS = 2.0
-#: X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
-DATE_ERRORS = (9, 10)
 #: MQTT 5, DISCONNECT: another connection came with our client id.
 TAKEN_OVER = 0x8E
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """Where and as whom to connect.
-
-    Attributes:
-        keep_alive: seconds between pings when nothing else is sent; a broker may ask for less.
-        certificate: the device certificate; None connects without TLS client authentication.
-        ca: what to trust; None: the system's store.
-        version: 5 for MQTT 5, 4 for MQTT 3.1.1.
-        patience: seconds that each step of connecting may take: TCP, TLS, and CONNECT with SUBSCRIBE.
-    """
-
-    host: str
-    port: int
-    client_id: str
-    thing: ThingName
-    keep_alive: int = 300
-    certificate: Path | None = None
-    private_key: Path | None = None
-    ca: Path | None = None
-    version: int = 5
-    patience: float = PATIENCE_SECONDS
-
-    @property
-    def address(self) -> str:
-        """Where, for people."""
-        return f"{self.host}:{self.port}"
 
 
 class PahoTransport:
@@ -94,7 +57,7 @@ class PahoTransport:
         self._roll = roll
         self._delay = delay
         self._put: Callable[[Incoming], None] = _nowhere
-        self._bell = _Bell()
+        self._bell = Bell()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._session: _Session | None = None
@@ -144,7 +107,7 @@ class PahoTransport:
     def _hold_one(self) -> tuple[str, bool]:
         """Hold one connection until it ends; return why it did, and whether the next may be tried soon."""
         try:
-            with contextlib.closing(_Dial(self._link, self._bell, self._stopping).open()) as sock:
+            with contextlib.closing(Dial(self._link, self._bell, self._stopping).open()) as sock:
                 self._session = session = _Session(self._link, sock, self._tell, self._bell)
                 return session.serve(self._stopping), session.good()
         except (OSError, ValueError, TransportError) as error:
@@ -154,112 +117,6 @@ class PahoTransport:
             return explain(error, self._link), False
         finally:
             self._session = None
-
-
-class _Bell:
-    """Wakes the thread that sleeps beside it. Any thread may ring, also when nobody is left to hear."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-
-    def ring(self) -> None:
-        with self._lock:
-            # A number that was closed may by now be that of any other file.
-            if self._fd >= 0:
-                os.eventfd_write(self._fd, 1)
-
-    def sleep(self, sock: Any, events: int, seconds: float) -> int:
-        """Sleep until the socket is ready, somebody rings or the time is up; return what the socket is ready for."""
-        poller = select.poll()
-        poller.register(sock, events)
-        poller.register(self._fd, select.POLLIN)
-        found = dict(poller.poll(int(max(0.0, seconds) * 1000) + 1))
-        if self._fd in found:
-            os.eventfd_read(self._fd)
-        return found.get(sock.fileno(), 0)
-
-    def close(self) -> None:
-        with self._lock:
-            if self._fd >= 0:
-                os.close(self._fd)
-            self._fd = -1
-
-
-class _Dial:
-    """Opens TCP and TLS. Blocks on nothing but the lookup of the name, and ends when it is told to stop."""
-
-    def __init__(self, link: Link, bell: _Bell, stopping: threading.Event) -> None:
-        self._link = link
-        self._bell = bell
-        self._stopping = stopping
-
-    def open(self) -> socket.socket:
-        """Return a socket that is connected, TLS included.
-
-        Raises:
-            OSError: it cannot be.
-            TransportError: the certificates cannot be used.
-        """
-        link = self._link
-        context = tls_context(link) if link.certificate is not None or link.ca is not None else None
-        sock = self._reach_any()
-        if context is None:
-            return sock
-        with contextlib.ExitStack() as undo:
-            undo.callback(sock.close)
-            tls = context.wrap_socket(sock, server_hostname=link.host, do_handshake_on_connect=False)
-            undo.callback(tls.close)
-            self._shake_hands(tls)
-            undo.pop_all()
-        return tls
-
-    def _reach_any(self) -> socket.socket:
-        """Connect to the first address that answers; one that does not may use up only its share of the time."""
-        found = socket.getaddrinfo(self._link.host, self._link.port, type=socket.SOCK_STREAM)
-        until = time.monotonic() + self._link.patience
-        for left, (family, _, _, _, address) in zip(range(len(found), 1, -1), found, strict=False):
-            with contextlib.suppress(OSError):
-                return self._reach(family, address, (until - time.monotonic()) / left)
-        family, _, _, _, address = found[-1]
-        return self._reach(family, address, until - time.monotonic())
-
-    def _reach(self, family: int, address: Any, seconds: float) -> socket.socket:
-        with contextlib.ExitStack() as undo:
-            sock = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            sock.setblocking(False)  # noqa: FBT003 - the signature is Python's
-            # Small packets go out at once, and a dead peer is noticed within half a minute instead of half an hour.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKED_MILLISECONDS)
-            with contextlib.suppress(BlockingIOError):
-                sock.connect(address)
-            self._wait(sock, select.POLLOUT, time.monotonic() + seconds)
-            problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if problem:
-                raise OSError(problem, os.strerror(problem))
-            undo.pop_all()
-        return sock
-
-    def _shake_hands(self, tls: ssl.SSLSocket) -> None:
-        until = time.monotonic() + self._link.patience
-        while True:
-            try:
-                tls.do_handshake()
-            except ssl.SSLWantReadError:
-                self._wait(tls, select.POLLIN, until)
-            except ssl.SSLWantWriteError:
-                self._wait(tls, select.POLLOUT, until)
-            else:
-                return
-
-    def _wait(self, sock: socket.socket, event: int, until: float) -> None:
-        while not self._stopping.is_set():
-            left = until - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            if self._bell.sleep(sock, event, left):
-                return
-        raise ConnectionAbortedError("stopped")
 
 
 class _Client(mqtt.Client):
@@ -292,7 +149,7 @@ class _Client(mqtt.Client):
 class _Session:
     """MQTT over one connection, from CONNECT to its end."""
 
-    def __init__(self, link: Link, sock: socket.socket, tell: Callable[[Incoming], None], bell: _Bell) -> None:
+    def __init__(self, link: Link, sock: socket.socket, tell: Callable[[Incoming], None], bell: Bell) -> None:
         self._link = link
         self._tell = tell
         self._bell = bell
@@ -445,65 +302,3 @@ def _nowhere(incoming: Incoming) -> None:
 
 def _nothing(*_: object) -> None:
     """Stands where paho wants to be told something."""
-
-
-def tls_context(link: Link) -> ssl.SSLContext:
-    """Return the TLS settings of a link: at least TLS 1.2, the server's name checked, our certificate shown.
-
-    Raises:
-        OSError: a file cannot be read.
-        TransportError: a file does not hold what it should.
-    """
-    for path in (link.ca, link.certificate, link.private_key):
-        if path is not None:
-            path.open("rb").close()  # ssl does not say which file it is that cannot be read
-    try:
-        context = ssl.create_default_context(cafile=str(link.ca) if link.ca else None)
-    except ssl.SSLError as error:
-        raise TransportError(f"cannot use {link.ca}: it holds no certificate in PEM form ({error.reason})") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if link.certificate is not None:
-        _show_certificate(context, link.certificate, link.private_key)
-    return context
-
-
-def _show_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
-    try:
-        # Without a password, a key that needs one would be asked for at the terminal.
-        context.load_cert_chain(certificate, key, password="")
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise TransportError(f"cannot use {certificate}: {key} is not its key") from None
-        raise TransportError(f"cannot use {certificate} with {key}: {error.reason or error}") from None
-
-
-def explain(error: Exception, link: Link) -> str:
-    """Return one line for a person about why a connection could not be made, or ended."""
-    where = link.address
-    match error:
-        case TransportError():
-            why = str(error)
-        case ssl.SSLCertVerificationError():
-            clock = "; is the clock of this device right?" if error.verify_code in DATE_ERRORS else ""
-            why = f"{where} is not trusted: {error.verify_message} (connection.ca = {link.ca}){clock}"
-        case ssl.SSLError():
-            why = _explain_tls(error, link)
-        case socket.gaierror():
-            why = f"the name {link.host} cannot be resolved: {error.strerror}; check connection.endpoint and the DNS"
-        case TimeoutError():
-            why = f"{where} does not answer within {link.patience:.0f} s; is the port blocked?"
-        case OSError() if error.filename:
-            why = f"cannot read {error.filename}: {error.strerror}"
-        case OSError():
-            why = f"{where}: {error.strerror or error}"
-        case _:
-            why = f"{where}: {error}"
-    return why
-
-
-def _explain_tls(error: ssl.SSLError, link: Link) -> str:
-    before, alert, said = (error.reason or "").partition("ALERT_")
-    if not alert:
-        return f"TLS with {link.address} failed ({before or error}); is it a TLS port, and the certificate active?"
-    said = said.replace("_", " ").lower()
-    return f"{link.address} does not accept us: {said}; is {link.certificate} registered, active and in date?"
