@@ -141,6 +141,21 @@ def connecting(cli: Cli, pki: Pki, endpoint: str) -> Running:
     return cli.start("run", "--config", config)
 
 
+@pytest.mark.parametrize("setting", ['transport = "https"', 'proxy = "http://proxy.invalid:3128"'])
+def test_a_setting_that_this_release_cannot_honour_is_refused_and_not_ignored(cli: Cli, pki: Pki, setting: str) -> None:
+    certificate, key = pki.device("pump-7")
+    config = written(
+        cli,
+        f'[thing]\nname = "pump-7"\n[connection]\n{setting}\nendpoint = "a.invalid"\ncertificate = "{certificate}"\n'
+        f'private_key = "{key}"\nca = "{pki.ca}"\n[state]\ndirectory = "state"\n',
+    )
+
+    told = cli("run", "--config", config)
+
+    assert told.code == 2
+    assert "is not in this release" in told.err
+
+
 def test_an_endpoint_that_does_not_resolve_is_tried_again_with_one_clear_line_each(
     cli: Cli, pki: Pki, eventually: Callable[..., object]
 ) -> None:

@@ -237,6 +237,8 @@ def _transport(config: Config) -> Transport:
     if config.connection.transport != "paho":
         problem = f'connection.transport = "{config.connection.transport}" is not in this release; write "paho"'
         raise ConfigError([problem])
+    if config.connection.proxy:
+        raise ConfigError(["connection.proxy is not in this release: leave it out, and connect directly"])
     from thingjobs.transport.dial import Link  # noqa: PLC0415 - --local needs no MQTT
     from thingjobs.transport.paho import PahoTransport  # noqa: PLC0415
 
