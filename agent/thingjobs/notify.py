@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import socket
 
+#: A manager that does not read holds the agent up for so long, and no longer.
+PATIENCE_SECONDS = 5.0
+
 
 class Notifier:
     """Sends state to the service manager.
@@ -21,6 +24,7 @@ class Notifier:
         if not self._address:
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
+            link.settimeout(PATIENCE_SECONDS)
             link.connect(self._address)
             link.send(state.encode())
 

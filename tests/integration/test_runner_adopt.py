@@ -230,6 +230,24 @@ def test_the_next_agent_can_end_what_it_found(agents: Callable[[str], Agents]) -
     assert not alive(pid)
 
 
+def test_an_agent_that_ends_a_verb_and_lets_go_at_once_has_ended_it(
+    agents: Callable[[str], Agents], eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = agents(f"{WAITS}; exit 42")
+    one.start()
+    one.wait_for("up")
+    pid = int((one.work / "up").read_text())
+
+    with monkeypatch.context() as patch:
+        # The thread gets no turn between the two.
+        patch.setattr(Watcher, "_poke", lambda _: None)
+        one.runner.kill(one.record.identity)
+    one.runner.let_go()
+
+    eventually(lambda: not alive(pid))
+    reap(one.runner)
+
+
 def test_a_third_agent_finds_it_too(agents: Callable[[str], Agents]) -> None:
     three = agents(f"{WAITS}; exit 42")
     three.start_and_kill(when="up")

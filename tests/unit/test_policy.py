@@ -11,7 +11,7 @@ from thingjobs.model import JobId
 
 ROLLS = st.floats(0, 1, exclude_max=True)
 TRIES = st.integers(1, 10**9)
-FEW = settings(max_examples=settings().max_examples // 3)
+FEW = settings(max_examples=settings().max_examples // 3, deadline=None)
 
 
 @given(TRIES, ROLLS, st.floats(0.001, 1000), st.floats(0.001, 10_000))

@@ -123,6 +123,7 @@ class Watcher(threading.Thread):
                 now = time.monotonic()
                 self._press(now)
                 self._tell(now)
+            self._press(time.monotonic())  # It may have been told to end it and to let go of it in one breath.
         finally:
             self._close()
 
