@@ -231,18 +231,20 @@ def test_the_next_agent_can_end_what_it_found(agents: Callable[[str], Agents]) -
 
 
 def test_an_agent_that_ends_a_verb_and_lets_go_at_once_has_ended_it(
-    agents: Callable[[str], Agents], eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    agents: Callable[[str], Agents], eventually: Callable[..., Any]
 ) -> None:
-    one = agents(f"{WAITS}; exit 42")
+    one = agents(f"""{WAITS.replace("mv pid up", "mv pid up; echo '{}' >>$JOB_EVENTS")}; exit 42""")
+
+    def at_once(_: object) -> None:
+        # The thread that tells this gets no turn between the two.
+        (watcher,) = one.runner._watchers.values()
+        watcher.end()
+        watcher.let_go()
+
+    one.runner._put = at_once
     one.start()
     one.wait_for("up")
     pid = int((one.work / "up").read_text())
-
-    with monkeypatch.context() as patch:
-        # The thread gets no turn between the two.
-        patch.setattr(Watcher, "_poke", lambda _: None)
-        one.runner.kill(one.record.identity)
-    one.runner.let_go()
 
     eventually(lambda: not alive(pid))
     reap(one.runner)
