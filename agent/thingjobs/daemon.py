@@ -205,7 +205,8 @@ class Daemon:
             log.error("the journal of %s was written by a later release; it is left alone", key)
         finished = [one.record for one in found.loaded if one.record.phase is Phase.DONE]
         self._finished.extend(finished)
-        remembered = (*(identity_of_key(key) for key in found.newer), *(record.identity for record in finished))
+        newer = [identity for key in found.newer if (identity := identity_of_key(key)) is not None]
+        remembered = (*newer, *(record.identity for record in finished))
         self.state = replace(self.state, remembered=remembered)
         open_ = [one for one in found.loaded if one.record.phase is not Phase.DONE]
         self._parts.runner.sweep({one.record.identity.key for one in open_})
@@ -329,7 +330,10 @@ def about(effect: Effect) -> Identity | None:
             return None
 
 
-def identity_of_key(key: str) -> Identity:
-    """Return the identity whose file name `key` is."""
-    job_id, number, queued_at = key.split(".")
-    return Identity(JobId(job_id), int(number), int(queued_at))
+def identity_of_key(key: str) -> Identity | None:
+    """Return the identity whose file name `key` is; None if it is that of no execution."""
+    try:
+        job_id, number, queued_at = key.split(".")
+        return Identity(JobId(job_id), int(number), int(queued_at))
+    except ValueError:
+        return None

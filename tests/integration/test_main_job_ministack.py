@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import threading
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.conftest import Ministack
     from tests.integration.conftest import Agent
@@ -120,3 +123,78 @@ def test_a_cancelled_job_is_left_and_the_next_one_runs(fleet: Fleet, eventually:
     assert eventually(lambda: fleet.over(second))["status"] == "SUCCEEDED"
     assert fleet.execution(first)["status"] == "CANCELED"
     assert "the service ended this execution" in fleet.agent.log_text()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[str, bytes]]:
+    """Serve one file on loopback; give its URL, with a query as presigned ones have, and its content."""
+    content = b"firmware" * 20_000
+    folder = tmp_path / "served"
+    folder.mkdir()
+    (folder / "firmware.bin").write_bytes(content)
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/firmware.bin?X-Amz-Signature=0a1b2c3d&X-Amz-Expires=60", content
+        server.shutdown()
+        thread.join()
+
+
+def runs_handler(name: str, handler: str, *args: str) -> dict[str, Any]:
+    """Return a managed document that runs a handler."""
+    inputs = {"handler": handler, "args": list(args), "path": "default"}
+    return {"version": "1.0", "steps": [{"action": {"name": name, "type": "runHandler", "input": inputs}}]}
+
+
+def test_the_managed_documents_go_through_the_independent_service(
+    fleet: Fleet, served: tuple[str, bytes], eventually: Callable[..., Any]
+) -> None:
+    (url, content), folder = served, fleet.agent.folder
+    (folder / "bin").mkdir()
+    for program in ("apt-get", "systemctl"):
+        (folder / "bin" / program).write_text(f'#!/bin/sh\necho "{program} $*" >> {folder}/calls\n')
+        (folder / "bin" / program).chmod(0o755)
+    jobs = [
+        fleet.create(document)
+        for document in (
+            run_command("true"),
+            runs_handler("Download-File", "download-file.sh", url, f"{folder}/firmware.bin"),
+            runs_handler("Install-Application", "install-packages.sh", "nginx curl"),
+            runs_handler("Remove-Application", "remove-packages.sh", "telnetd"),
+            runs_handler("Start-Application", "start-services.sh", "pump valve"),
+            runs_handler("Stop-Application", "stop-services.sh", "pump"),
+            runs_handler("Restart-Application", "restart-services.sh", "valve"),
+        )
+    ]
+
+    for job_id in jobs:
+        found = eventually(lambda job_id=job_id: fleet.over(job_id))
+        assert found["status"] == "SUCCEEDED", found
+
+    assert (folder / "firmware.bin").read_bytes() == content
+    calls = (folder / "calls").read_text()
+    for words in ("install", "nginx", "remove", "telnetd", "start", "pump", "stop", "restart", "valve"):
+        assert words in calls
+    assert "0a1b2c3d" not in fleet.agent.log_text()
+
+
+def test_a_document_of_32_kilobytes_and_names_beyond_ascii_come_whole_from_the_independent_service(
+    fleet: Fleet, eventually: Callable[..., Any]
+) -> None:
+    handler = fleet.agent.folder / "handlers" / "measure"
+    handler.write_text(f'#!/bin/sh\ncp "$JOB_DIR/job.json" {fleet.agent.folder}/seen.json\n')
+    handler.chmod(0o755)
+    params = {"name": "Grüße aus 東京 🚀", "blob": "x" * 32_000}
+
+    job_id = fleet.create({"handler": "measure", "params": params})
+
+    assert eventually(lambda: fleet.over(job_id))["status"] == "SUCCEEDED"
+    assert json.loads((fleet.agent.folder / "seen.json").read_text(encoding="utf-8"))["params"] == params
