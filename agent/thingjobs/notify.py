@@ -35,7 +35,3 @@ class Notifier:
     def stopping(self) -> None:
         """The agent ends."""
         self.tell("STOPPING=1")
-
-    def status(self, text: str) -> None:
-        """One line for `systemctl status`."""
-        self.tell(f"STATUS={text}")

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from thingjobs.jobs import Refusal
 from thingjobs.machine.effects import Forget, Judge, Save
-from thingjobs.machine.report import Match, adopted, ask, can_send, close, compare, owe, retry, update
+from thingjobs.machine.report import Match, adopted, ask, can_send, close, compare, owe, retry, save_later, update
 from thingjobs.machine.resume import on_rechecked
 from thingjobs.machine.state import NO_PLAN, Job, Kind, Timer
 from thingjobs.machine.verbs import begin, failure, on_not_spawned, start
 from thingjobs.machine.watch import on_doubted, on_link_up
 from thingjobs.model import Code, Execution, Phase, Plan, Record, Result, Status, Verb
-from thingjobs.policy import SAVE_RETRY_CAP, backoff, defer
+from thingjobs.policy import SAVE_RETRY_CAP, defer
 
 if TYPE_CHECKING:
     from thingjobs.jobs import Described, Refused, Updated
@@ -264,10 +264,8 @@ def on_claim_due(turn: Turn, job: Job, event: Due) -> Job:
 def on_claim_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
     """No journal, no claim: the execution stays QUEUED in the cloud until the state can be written."""
     turn.note(f"waits: the journal cannot be written: {event.reason}", job.identity, warning=True)
-    tries = job.save_tries + 1
-    wait = backoff(tries, 1.0, cap=SAVE_RETRY_CAP)
-    job = job.with_(open=None, save_tries=tries, note=event.reason).without(Timer.REPLY, Timer.RENEW)
-    return job.at(Timer.SAVE, turn.now.clock + wait)
+    job = job.with_(open=None, note=event.reason).without(Timer.REPLY, Timer.RENEW)
+    return save_later(turn, job)
 
 
 def on_claim_resumed(turn: Turn, job: Job, event: Resumed) -> Job:  # noqa: ARG001

@@ -184,6 +184,12 @@ def retry(turn: Turn, job: Job) -> Job:
     return job.with_(tries=tries).at(Timer.RETRY, turn.now.clock + backoff(tries, turn.roll()))
 
 
+def save_later(turn: Turn, job: Job) -> Job:
+    """Try the journal again after a while: 2, 4, 8 … seconds."""
+    tries = job.save_tries + 1
+    return job.with_(save_tries=tries).at(Timer.SAVE, turn.now.clock + backoff(tries, 1.0, cap=SAVE_RETRY_CAP))
+
+
 def timed_out(turn: Turn, job: Job) -> bool:
     """Return whether one of the service's timers may have fired, as far as we know them."""
     known = min(job.step_until, job.deadline if job.deadline is not None else job.step_until)
@@ -279,5 +285,4 @@ def on_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
     """The result cannot be written down: it is reported all the same, and the journal is tried again."""
     turn.note(f"the journal cannot be written: {event.reason}", job.identity, warning=True)
     turn.do(*event.withheld)
-    tries = job.save_tries + 1
-    return job.with_(save_tries=tries).at(Timer.SAVE, turn.now.clock + backoff(tries, 1.0, cap=SAVE_RETRY_CAP))
+    return save_later(turn, job)

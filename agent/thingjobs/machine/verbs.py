@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from thingjobs.handler import Exit
 from thingjobs.machine.effects import Go, Kill, Reconnect, Run, Save
-from thingjobs.machine.report import ask, can_send, close, owe, send_progress, update
+from thingjobs.machine.report import ask, can_send, close, owe, save_later, send_progress, update
 from thingjobs.machine.state import PHASE_OF, Job, Kind, Stopping, Timer
 from thingjobs.model import NOTHING, Code, Phase, Result, Status, Verb
 from thingjobs.policy import (
@@ -15,8 +15,6 @@ from thingjobs.policy import (
     LEARN_AFTER,
     MAX_REBOOTS,
     MAX_RUNS_PER_VERB,
-    SAVE_RETRY_CAP,
-    backoff,
     defer,
 )
 
@@ -344,9 +342,7 @@ def _on_deadline(turn: Turn, job: Job) -> Job:
 def on_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
     """No journal, no new step: `prepare` and `apply` wait; what runs, and `verify`, `commit`, `rollback`, go on."""
     turn.note(f"the journal cannot be written: {event.reason}", job.identity, warning=True)
-    tries = job.save_tries + 1
-    wait = backoff(tries, 1.0, cap=SAVE_RETRY_CAP)
-    job = job.with_(save_tries=tries).at(Timer.SAVE, turn.now.clock + wait)
+    job = save_later(turn, job)
     begins = any(isinstance(effect, (Run, Go)) for effect in event.withheld)
     if begins and job.running in (Verb.PREPARE, Verb.APPLY):
         return _not_begun(turn, job.with_(note=event.reason), job.running)

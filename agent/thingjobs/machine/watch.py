@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from thingjobs.jobs import Refusal, Updated
 from thingjobs.machine.effects import Kill, Reboot, Save
-from thingjobs.machine.report import Match, adopted, ask, can_send, close, compare, send_progress, timed_out
+from thingjobs.machine.report import Match, adopted, ask, can_send, close, compare, save_later, send_progress, timed_out
 from thingjobs.machine.state import Kind, Timer
 from thingjobs.machine.verbs import advance, begin, fail, on_reached, undo
 from thingjobs.model import Code, Phase, Status, Verb
-from thingjobs.policy import MAX_REBOOT_REQUESTS, REBOOT_WAIT, SAVE_RETRY_CAP, TIMER_SLACK, backoff
+from thingjobs.policy import LEARN_AFTER, MAX_REBOOT_REQUESTS, REBOOT_WAIT, TIMER_SLACK
 
 if TYPE_CHECKING:
     from thingjobs.jobs import Described, Refused
@@ -162,7 +162,7 @@ def reboot_now(turn: Turn, job: Job) -> Job:
     return job.at(Timer.REBOOT, turn.now.clock + REBOOT_WAIT)
 
 
-def on_reboot_told(turn: Turn, job: Job, event: Updated | Unanswered | Described) -> Job:
+def on_reboot_told(turn: Turn, job: Job, event: Updated | Unanswered) -> Job:
     """The service knows that the device goes away, or cannot be told: reboot."""
     job = job.with_(open=None).without(Timer.REPLY)
     if isinstance(event, Updated):
@@ -192,10 +192,8 @@ def on_reboot_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
     turn.note(f"the journal cannot be written: {event.reason}", job.identity, warning=True)
     held = tuple(effect for effect in event.withheld if isinstance(effect, Reboot))
     turn.do(*(effect for effect in event.withheld if not isinstance(effect, Reboot)))
-    tries = job.save_tries + 1
-    job = job.with_(save_tries=tries, withheld=held or job.withheld)
-    job = job.without(Timer.REBOOT) if held else job
-    return job.at(Timer.SAVE, turn.now.clock + backoff(tries, 1.0, cap=SAVE_RETRY_CAP))
+    job = save_later(turn, job.with_(withheld=held or job.withheld))
+    return job.without(Timer.REBOOT) if held else job
 
 
 def on_rebooted(turn: Turn, job: Job, event: Resumed) -> Job:  # noqa: ARG001
@@ -203,7 +201,7 @@ def on_rebooted(turn: Turn, job: Job, event: Resumed) -> Job:  # noqa: ARG001
     if job.record.boot == turn.now.boot:
         return reboot_now(turn, job)
     clock = turn.now.clock
-    job = job.at(Timer.RENEW, clock).at(Timer.LEARN, clock + 20).with_(note="")
+    job = job.at(Timer.RENEW, clock).at(Timer.LEARN, clock + LEARN_AFTER).with_(note="")
     if job.record.cancelled:
         return undo(turn, job)
     again = job.record.again
