@@ -86,6 +86,7 @@ class Code(StrEnum):
     HANDLER_FORBIDDEN = "handler.forbidden"
     HANDLER_BROKEN = "handler.broken"
     HANDLER_VERSION = "handler.version"
+    HANDLER_CHANGED = "handler.changed"
     PARAMS_INVALID = "params.invalid"
     NAME_FORBIDDEN = "name.forbidden"
     USER_UNKNOWN = "user.unknown"
@@ -204,6 +205,21 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Resources:
+    """What one verb may use of the machine; None: as much as it wants. Kept by cgroup v2, where there is one.
+
+    Attributes:
+        memory: bytes (memory.max).
+        processes: processes and threads at a time (pids.max).
+        cpu: processors' worth of time, 0.5 is half of one (cpu.max).
+    """
+
+    memory: int | None = None
+    processes: int | None = None
+    cpu: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a document asks for, judged and resolved: which handler, with what, and what it may do.
 
@@ -215,6 +231,11 @@ class Plan:
         params: the document's parameters as the handler will read them.
         user: the account to run as; None: the agent's own.
         check_only: the document said "mode": "check".
+        observe: the handler changes nothing: it may overtake what waits, run beside it, and needs no journal.
+        max_defer: seconds that the claim may be put off; None: as long as it takes.
+        keeps_daemons: what a verb leaves running is meant to stay.
+        resumes_across_versions: a later version of the handler may go on with what an earlier one began.
+        needs: what the agent must provide beyond the contract, such as "cloud".
     """
 
     handler: str
@@ -228,6 +249,12 @@ class Plan:
     apply_rerun: bool = False
     cancel_apply: bool = False
     check_only: bool = False
+    observe: bool = False
+    max_defer: float | None = None
+    keeps_daemons: bool = False
+    resumes_across_versions: bool = False
+    resources: Resources = Resources()
+    needs: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if Verb.APPLY not in self.verbs:

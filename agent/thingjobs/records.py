@@ -23,6 +23,7 @@ from thingjobs.model import (
     Plan,
     Process,
     Record,
+    Resources,
     Result,
     Status,
     Verb,
@@ -157,6 +158,12 @@ def _plan_to_json(plan: Plan, *, done: bool) -> Json:
         "applyRerun": plan.apply_rerun,
         "cancelApply": plan.cancel_apply,
         "checkOnly": plan.check_only,
+        "observe": plan.observe,
+        "maxDefer": plan.max_defer,
+        "keepsDaemons": plan.keeps_daemons,
+        "resumesAcrossVersions": plan.resumes_across_versions,
+        "resources": asdict(plan.resources),
+        "needs": sorted(plan.needs),
     }
 
 
@@ -173,6 +180,12 @@ def _plan_from_json(raw: Json) -> Plan:
         apply_rerun=raw["applyRerun"],
         cancel_apply=raw["cancelApply"],
         check_only=raw["checkOnly"],
+        observe=raw["observe"],
+        max_defer=raw["maxDefer"],
+        keeps_daemons=raw["keepsDaemons"],
+        resumes_across_versions=raw["resumesAcrossVersions"],
+        resources=Resources(**raw["resources"]),
+        needs=frozenset(raw["needs"]),
     )
 
 

@@ -44,6 +44,25 @@ class Judge:
 
 
 @dataclass(frozen=True, slots=True)
+class AskGates:
+    """Ask whether the device may be changed now; answered by Gated.
+
+    Attributes:
+        before: what is to come: "claim", "apply" or "reboot".
+    """
+
+    record: Record
+    before: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Write job.json anew for the verb that runs, with a higher revision: the parameters came anew."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Make the process of a verb, which waits for Go; answered by Spawned or NotSpawned.
 
@@ -104,4 +123,4 @@ class Note:
     warning: bool = False
 
 
-Effect = Save | Forget | Send | Judge | Run | Go | Kill | Reboot | Reconnect | Clean | Note
+Effect = Save | Forget | Send | Judge | AskGates | Refresh | Run | Go | Kill | Reboot | Reconnect | Clean | Note

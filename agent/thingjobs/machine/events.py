@@ -17,6 +17,8 @@ from thingjobs.jobs import (
     Updated,
 )
 
+from thingjobs.model import Code
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -44,21 +46,41 @@ class Spawned:
 
 @dataclass(frozen=True, slots=True)
 class NotSpawned:
-    """A verb's process could not be made."""
+    """A verb's process could not be made, or may not be: `code` says which."""
 
     identity: Identity
     verb: Verb
     reason: str
+    code: Code = Code.HANDLER_START
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """The gates were asked.
+
+    Attributes:
+        reason: why one is closed, "" when all are open.
+        opens_in: seconds after which it is worth asking again, None if nobody knows.
+    """
+
+    identity: Identity
+    reason: str = ""
+    opens_in: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
-    """A handler gave a sign of life: events folded together, or only output."""
+    """A handler gave a sign of life: events folded together, or only output.
+
+    Attributes:
+        refresh: it asks for its parameters anew: a presigned URL has expired.
+    """
 
     identity: Identity
     percent: float | None = None
     message: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
+    refresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +185,7 @@ class Doubted:
 
 JobEvent = (
     Judged
+    | Gated
     | Spawned
     | NotSpawned
     | Progressed
@@ -188,6 +211,7 @@ Event = (
     | Updated
     | Refused
     | Judged
+    | Gated
     | Spawned
     | NotSpawned
     | Progressed
