@@ -28,6 +28,11 @@ RETRY_CAP = 300.0
 SAVE_RETRY_CAP = 60.0
 DEFER_FIRST = 60.0
 DEFER_CAP = 900.0
+#: A gate that says when it opens opens for a whole fleet at that moment.
+REOPEN_JITTER = 60.0
+#: A job that takes longer than this is worth a request for observers that wait behind it; one that is put off at once.
+ASIDE_AFTER = 60.0
+ASIDE_SOON = 1.0
 REBOOT_WAIT = 600.0
 REBOOT_STEP_TIMEOUT_MINUTES = 60
 #: The service fires its timers up to a minute late.
@@ -57,6 +62,7 @@ class Settings:
         progress_interval: the largest distance between two progress reports, seconds.
         agent: the mark in every update, thingjobs/VERSION.
         may_reboot: whether a job may have this machine rebooted at all.
+        max_defer: seconds that a claim may be put off at most; None: as long as it takes.
     """
 
     agent: str
@@ -64,6 +70,7 @@ class Settings:
     step_timeout_minutes: int = 1440
     progress_interval: float = 300.0
     may_reboot: bool = True
+    max_defer: float | None = None
 
     def ours(self, job_id: JobId) -> bool:
         """Return whether this agent takes jobs of that id, and can."""
@@ -95,6 +102,11 @@ def spread(seconds: float, roll: float, share: float = 1 / 3) -> float:
 def defer(tries: int) -> float:
     """Return how long a deferred execution waits before it is looked at again: 1, 2, 4 … 15 minutes."""
     return min(DEFER_CAP, DEFER_FIRST * 2.0 ** min(max(tries - 1, 0), 16))
+
+
+def reopened(opens_in: float, roll: float) -> float:
+    """Return how long to wait for a gate that opens in `opens_in` seconds; it may be opened by hand before."""
+    return min(max(opens_in, 0.0) + REOPEN_JITTER * roll, DEFER_CAP)
 
 
 def first_connect_delay(uptime: float, roll: float) -> float:

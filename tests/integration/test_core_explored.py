@@ -19,6 +19,7 @@ from thingjobs import records
 from thingjobs.jobs import Connected, Disconnected
 from thingjobs.machine import Now, State, agent, step
 from thingjobs.machine.effects import (
+    AskGates,
     Clean,
     Forget,
     Go,
@@ -27,6 +28,7 @@ from thingjobs.machine.effects import (
     Note,
     Reboot,
     Reconnect,
+    Refresh,
     Run,
     Save,
     Send,
@@ -36,6 +38,7 @@ from thingjobs.machine.events import (
     Ending,
     Evidence,
     Finished,
+    Gated,
     Judged,
     NotSaved,
     NotSpawned,
@@ -74,7 +77,11 @@ KINDS: dict[str, tuple[frozenset[Verb], dict[Verb, list[int | None]], dict[str, 
     "rerun": (frozenset({Verb.APPLY, Verb.ROLLBACK}), {}, {"apply_rerun": True}),
     "stoppable": (ALL, {}, {"cancel_apply": True}),
     "ask": (ALL, {}, {"check_only": True}),
+    "observes": (frozenset({Verb.APPLY}), {}, {"observe": True}),
+    "checks-and-observes": (frozenset({Verb.CHECK, Verb.APPLY}), {Verb.CHECK: [75, 0]}, {"observe": True}),
+    "impatient": (ALL, {Verb.CHECK: [75]}, {"max_defer": 300.0}),
 }
+OBSERVERS = {kind for kind, (_, _, more) in KINDS.items() if more.get("observe")}
 MAY_RUN_AGAIN = {"waits", "waits-for-ever", "reboots-again", "reboots-for-ever", "restarts", "rerun"}
 
 
@@ -110,6 +117,9 @@ class World:
     cancelled: set[str] = field(default_factory=set)
     inbox: deque[Any] = field(default_factory=deque)
     reboot_pending: bool = False
+    closed: bool = False
+    asked: deque[Identity] = field(default_factory=deque)
+    refreshed: Counter[Identity] = field(default_factory=Counter)
     connected: bool = False
     faults: bool = True
     pid: int = 100
@@ -150,6 +160,7 @@ class World:
         """Start the agent: what it had in memory is gone."""
         self.starts += 1
         self.inbox.clear()
+        self.asked.clear()
         self.connected = False
         settings = Settings(agent="thingjobs/test", step_timeout_minutes=60)
         loaded = [records.load(data) for data in self.disk.values()]
@@ -207,6 +218,12 @@ class World:
                     self.service.handle(THING, topic.split("/jobs/")[1], payload, self._hear)
             case Judge(execution):
                 return [Judged(execution.identity, self._judged(execution.document))]
+            case AskGates(record):
+                # A program may take a while to answer, and the gate may change meanwhile.
+                self.asked.append(record.identity)
+            case Refresh(record):
+                assert self.processes[record.identity].going
+                self.refreshed[record.identity] += 1
             case Run():
                 return [self._spawn(effect)]
             case Go(identity):
@@ -246,8 +263,7 @@ class World:
         before = self.processes.get(identity)
         # What an earlier agent left running, unknown to the journal because the disk was full, is ended first.
         assert before is None or before.over or before.made_by < self.starts, "two verbs of one execution at once"
-        busy = [other for other, one in self.processes.items() if other != identity and not one.over]
-        assert not busy, "two executions at once"
+        self._assert_alone(identity)
         self.processes.pop(identity, None)
         if self.faults and self.rng.random() < 0.02:
             return NotSpawned(run.record.identity, run.verb, "out of processes")
@@ -257,12 +273,31 @@ class World:
         self.pid += 1
         return Spawned(identity, run.verb, Process(self.pid, self.pid, f"boot-{self.boot}"))
 
+    def _assert_alone(self, identity: Identity) -> None:
+        """Two verbs never run at once, but for one of an observer beside another."""
+        busy = [other for other, one in self.processes.items() if other != identity and not one.over]
+        observers = [other for other in (identity, *busy) if kind_of(other.job_id) in OBSERVERS]
+        # One that the journal did not know, because the disk was full, may be left from an earlier agent.
+        known = [other for other in observers if other in self.state.jobs]
+        assert len(known) <= 1, "two observers at once"
+        assert len(busy) + 1 - len(observers) <= 1, "two executions at once"
+
     # --- what happens ---------------------------------------------------------------------------------------------
 
     def connect(self) -> None:
         self.connected = True
         self.topics = Topics(THING)
         self.inbox.append(Connected())
+
+    def answer(self) -> None:
+        """The gates that were asked answer."""
+        if self.asked:
+            identity = self.asked.popleft()
+            opens_in = self.rng.choice([None, 30.0, 5000.0])
+            self.inbox.append(Gated(identity, "closed", opens_in) if self.closed else Gated(identity))
+
+    def toggle_gate(self) -> None:
+        self.closed = not self.closed
 
     def disconnect(self) -> None:
         if self.connected:
@@ -289,7 +324,7 @@ class World:
     def _exit_of(self, process: Verbing) -> int | None:
         if process.killed:
             return None
-        kind = process.identity.job_id.rsplit("-", 1)[0]
+        kind = kind_of(process.identity.job_id)
         ends = KINDS[kind][1].get(process.verb, [0])
         runs = sum(1 for identity, verb, _ in self.ran if (identity, verb) == (process.identity, process.verb))
         return ends[min(runs, len(ends)) - 1]
@@ -314,9 +349,10 @@ class World:
             self.give(self.inbox.popleft())
 
     def progress(self) -> None:
-        for process in self.processes.values():
-            if process.going and not process.over:
-                self.inbox.append(Progressed(process.identity, self.rng.random() * 100, "working"))
+        for identity, process in self.processes.items():
+            if process.going and not process.over and identity in self.watched:
+                refresh = self.rng.random() < 0.2
+                self.inbox.append(Progressed(process.identity, self.rng.random() * 100, "working", refresh=refresh))
 
     def cancel(self) -> None:
         pending = [view for view in self.service.executions(THING) if not Status(view.status).terminal]
@@ -329,6 +365,8 @@ class World:
         """Something happens."""
         weights = {
             self.take: 40,
+            self.answer: 15,
+            self.toggle_gate: 4 if self.closed else 0.5,
             self.finish: 8,
             self.progress: 4,
             self.advance: 10,
@@ -345,11 +383,12 @@ class World:
 
     def calm(self) -> None:
         """The faults stop: go on until nothing happens any more."""
-        self.faults = self.disk_full = False
+        self.faults = self.disk_full = self.closed = False
         for _ in range(600):
             if not self.connected:
                 self.connect()
-            while self.inbox:
+            while self.inbox or self.asked:
+                self.answer()
                 self.take()
             if self.reboot_pending:
                 self.power_cut()
@@ -369,6 +408,11 @@ class World:
 
     def _waits_for_restart(self) -> bool:
         return any("restart of the agent" in job.record.note for job in self.state.jobs.values())
+
+
+def kind_of(job_id: str) -> str:
+    """Return the kind that a job was made of."""
+    return job_id.rsplit("-", 1)[0]
 
 
 def held_rows() -> dict[Phase, dict[type, Row]]:
@@ -411,13 +455,15 @@ def check(world: World) -> None:
     journal = {identity: records.load(data) for identity, data in world.disk.items()}
     for view in world.service.executions(THING):
         identity = Identity(JobId(view.job_id), view.number, int(view.queued_at))
-        kind = view.job_id.rsplit("-", 1)[0]
+        kind = kind_of(view.job_id)
         record = journal.get(identity)
-        if kind not in MAY_RUN_AGAIN:
+        if kind not in MAY_RUN_AGAIN | OBSERVERS:  # What changes nothing may run again.
             assert world.applies[identity] <= 1, "apply ran twice"
         assert Status(view.status).terminal
         terminal = [change.status for change in view.history if Status(change.status).terminal]
         assert len(terminal) == 1
+        if kind in OBSERVERS:
+            continue  # They change nothing and need no journal.
         if record is not None and record.result is not None and not record.late:
             assert record.result.status == view.status, "the service does not hold what happened here"
         if view.status in ("SUCCEEDED", "FAILED"):

@@ -26,6 +26,7 @@ from thingjobs.machine.events import (
     Doubted,
     Due,
     Finished,
+    Gated,
     Judged,
     LinkUp,
     NotSaved,
@@ -41,13 +42,21 @@ from thingjobs.machine.state import Job, LookTimer, State, Timer
 from thingjobs.machine.table import TABLE
 from thingjobs.machine.turn import Turn
 from thingjobs.model import Code, Phase, Result, Status
-from thingjobs.policy import EXPECT_NEXT_WITHIN, LOOK_EVERY, MAX_REMEMBERED, MAX_SILENT, SAVE_RETRY_CAP, spread
+from thingjobs.policy import (
+    ASIDE_AFTER,
+    EXPECT_NEXT_WITHIN,
+    LOOK_EVERY,
+    MAX_REMEMBERED,
+    MAX_SILENT,
+    SAVE_RETRY_CAP,
+    spread,
+)
 
 if TYPE_CHECKING:
     from thingjobs.machine.effects import Effect
     from thingjobs.machine.events import Event, JobEvent
     from thingjobs.machine.state import Now
-    from thingjobs.model import Identity, Record
+    from thingjobs.model import Execution, Identity, Record
 
 
 def step(state: State, event: Event, now: Now) -> tuple[State, tuple[Effect, ...]]:  # noqa: C901 - one case an event
@@ -75,7 +84,7 @@ def step(state: State, event: Event, now: Now) -> tuple[State, tuple[Effect, ...
             _give(turn, Job(record=record), event)
         case NotSaved(record) if record.phase is Phase.DONE:
             _unsaved(turn, record)
-        case Judged() | Spawned() | NotSpawned() | Progressed() | Finished() | NotSaved():
+        case Judged() | Gated() | Spawned() | NotSpawned() | Progressed() | Finished() | NotSaved():
             job = turn.state.jobs.get(event.identity)
             if job is not None:
                 _give(turn, job, event)
@@ -94,18 +103,15 @@ def _give(turn: Turn, job: Job, event: JobEvent) -> None:
     if row is None:
         _quarantine(turn, job, event)
         return
-    before = job.phase
     after = row.rule(turn, job, event)
     jobs = {identity: other for identity, other in turn.state.jobs.items() if identity != job.identity}
     if after is not None and after.phase is not Phase.DONE:
         turn.change(jobs={**jobs, job.identity: after})
         return
     turn.change(jobs=jobs)
-    if after is None:
-        look.ask_later(turn, before)
-        return
-    _remember(turn, job.identity)
-    turn.change(timers={**turn.state.timers, LookTimer.EXPECT: turn.now.clock + EXPECT_NEXT_WITHIN})
+    if after is not None:
+        _remember(turn, job.identity)
+    look.after(turn, job, done=after is not None)
 
 
 def _quarantine(turn: Turn, job: Job, event: JobEvent) -> None:
@@ -120,12 +126,18 @@ def _quarantine(turn: Turn, job: Job, event: JobEvent) -> None:
 
 def _remember(turn: Turn, identity: Identity) -> None:
     kept = (*turn.state.remembered, identity)[-MAX_REMEMBERED:]
-    deferrals = {other: tries for other, tries in turn.state.deferrals.items() if other != identity}
-    turn.change(remembered=kept, deferrals=deferrals)
+    deferrals = {other: known for other, known in turn.state.deferrals.items() if other != identity}
+    turn.change(remembered=kept, deferrals=deferrals, waiting_in_line=turn.state.waiting_in_line - {identity})
 
 
 def _unsaved(turn: Turn, record: Record) -> None:
-    """The end of an execution could not be written down: nothing hangs on it here, but a restart would ask again."""
+    """The end of an execution could not be written down: nothing hangs on it here, but a restart would ask again.
+
+    Of an observer it does not matter: it needs no journal.
+    """
+    if record.plan.observe:
+        turn.do(Clean(record.identity))
+        return
     turn.change(
         unsaved=(*turn.state.unsaved, record),
         timers={**turn.state.timers, LookTimer.SAVE: turn.now.clock + SAVE_RETRY_CAP},
@@ -187,6 +199,8 @@ def _connected(turn: Turn) -> None:
     _tell_all(turn, LinkUp())
     look.ask(turn)
     turn.change(timers={**turn.state.timers, LookTimer.PERIODIC: turn.now.clock + spread(LOOK_EVERY, turn.roll())})
+    if turn.state.busy:
+        look.aside_later(turn, ASIDE_AFTER)
 
 
 def _disconnected(turn: Turn, event: Disconnected) -> None:
@@ -234,12 +248,19 @@ def _next_changed(turn: Turn, event: NextChanged) -> None:
     """The head of the queue is another one: an offer, and a doubt about what we are busy with."""
     timers = {key: at for key, at in turn.state.timers.items() if key is not LookTimer.EXPECT}
     execution = event.execution
-    if execution is not None and execution.identity in turn.state.remembered:
+    if execution is not None and (execution.identity in turn.state.remembered or _is_observed(turn, execution)):
         return
     turn.change(timers=timers, offer=execution)
     for job in tuple(turn.state.jobs.values()):
-        if execution is None or execution.identity != job.identity:
+        # An observer that overtook is not the head: only the list tells of it.
+        if not job.aside and (execution is None or execution.identity != job.identity):
             _give(turn, job, Doubted())
+
+
+def _is_observed(turn: Turn, execution: Execution) -> bool:
+    """An observer that was claimed while others wait is the head now: that says nothing of them."""
+    job = turn.state.jobs.get(execution.identity)
+    return job is not None and job.aside
 
 
 def _list_changed(turn: Turn, event: ListChanged) -> None:
@@ -249,6 +270,8 @@ def _list_changed(turn: Turn, event: ListChanged) -> None:
         if job.identity not in shown:
             _give(turn, job, Doubted())
     waiting = shown.difference(turn.state.remembered, turn.state.jobs, turn.state.foreign)
-    if waiting and LookTimer.EXPECT not in turn.state.timers and turn.connected and not turn.state.jobs:
+    if turn.state.busy:
+        look.beside(turn, event.queued)
+    elif waiting and LookTimer.EXPECT not in turn.state.timers and turn.connected:
         # `notify-next` follows when the head changed; when it does not, it was lost.
         turn.change(timers={**turn.state.timers, LookTimer.EXPECT: turn.now.clock + EXPECT_NEXT_WITHIN})

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from thingjobs.jobs import Refusal
+from thingjobs.machine import gating
 from thingjobs.machine.effects import Forget, Judge, Save
+from thingjobs.machine.gating import Before
 from thingjobs.machine.report import Match, adopted, ask, can_send, close, compare, owe, retry, save_later, update
 from thingjobs.machine.resume import on_rechecked
-from thingjobs.machine.state import NO_PLAN, Job, Kind, Timer
+from thingjobs.machine.state import NO_PLAN, Deferral, Job, Kind, LookTimer, Timer
 from thingjobs.machine.verbs import begin, failure, on_not_spawned, start
 from thingjobs.machine.watch import on_doubted, on_link_up
 from thingjobs.model import Code, Execution, Phase, Plan, Record, Result, Status, Verb
-from thingjobs.policy import SAVE_RETRY_CAP, defer
+from thingjobs.policy import ASIDE_SOON, SAVE_RETRY_CAP, defer
 
 if TYPE_CHECKING:
     from thingjobs.jobs import Described, Refused, Updated
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
         Due,
         Ending,
         Finished,
+        Gated,
         Judged,
         LinkUp,
         NotSaved,
@@ -31,8 +35,14 @@ if TYPE_CHECKING:
     from thingjobs.machine.turn import Turn
 
 
-def offered(turn: Turn, execution: Execution) -> Job:
-    """Take a queued execution under consideration; nothing is told to the service yet."""
+def offered(turn: Turn, execution: Execution, *, probe: bool = False) -> Job:
+    """Take a queued execution under consideration; nothing is told to the service yet.
+
+    Args:
+        turn: the step.
+        execution: as the service showed it.
+        probe: only an observer is welcome now; anything else keeps its place.
+    """
     record = Record(
         identity=execution.identity,
         phase=Phase.OFFERED,
@@ -42,7 +52,7 @@ def offered(turn: Turn, execution: Execution) -> Job:
         document=execution.document or {},
     )
     turn.do(Judge(execution))
-    return Job(record=record, execution=execution)
+    return Job(record=record, execution=execution, probe=probe)
 
 
 # --- OFFERED ------------------------------------------------------------------------------------------------------
@@ -50,12 +60,35 @@ def offered(turn: Turn, execution: Execution) -> Job:
 
 def on_judged(turn: Turn, job: Job, event: Judged) -> Job | None:
     """The document is understood, or this device must refuse it."""
-    if isinstance(event.verdict, Result):
-        return refuse(turn, job, event.verdict)
-    job = job.with_(plan=event.verdict)
-    if Verb.CHECK in event.verdict.verbs:
+    verdict = event.verdict
+    if job.probe and not (isinstance(verdict, Plan) and verdict.observe):
+        turn.change(waiting_in_line=turn.state.waiting_in_line | {job.identity})
+        return None
+    if isinstance(verdict, Result):
+        return refuse(turn, job, verdict)
+    if verdict.observe and not job.probe and turn.state.observing:
+        return put_off(turn, job.with_(plan=verdict), "another observer is at work")
+    job = job.with_(plan=verdict, probe=False)
+    if verdict.observe or verdict.check_only:  # What changes nothing passes every gate.
+        return _proceed(turn, job)
+    return gating.ask(turn, job, Before.CLAIM)
+
+
+def _proceed(turn: Turn, job: Job) -> Job:
+    plan = job.record.plan
+    if Verb.CHECK in plan.verbs:
         return begin(turn, job, Verb.CHECK)
-    return claim(turn, _would(job, "run") if event.verdict.check_only else job)
+    return claim(turn, _would(job, "run") if plan.check_only else job)
+
+
+def on_gated(turn: Turn, job: Job, event: Gated) -> Job:
+    """The gates before the claim were asked."""
+    if job.gate != Before.CLAIM:
+        return job
+    if not event.reason:
+        return _proceed(turn, gating.passed(job))
+    job, at = gating.wait(turn, job, event)
+    return _put_off_until(turn, job, at)
 
 
 # --- CHECKING before the claim, DEFERRED --------------------------------------------------------------------------
@@ -95,14 +128,43 @@ def _would(job: Job, what: str) -> Job:
 
 def put_off(turn: Turn, job: Job, why: str) -> Job:
     """Leave the execution QUEUED and look at it again later; it keeps its place."""
-    tries = turn.state.deferrals.get(job.identity, 0) + 1
-    turn.change(deferrals={**turn.state.deferrals, job.identity: tries})
+    known = turn.state.deferrals.get(job.identity)
     turn.note(f"waits: {why}", job.identity)
-    return job.with_(phase=Phase.DEFERRED, note=why, verb=None).at(Timer.DEFER, turn.now.clock + defer(tries))
+    return _put_off_until(turn, job.with_(note=why), turn.now.clock + defer(known.tries + 1 if known else 1))
 
 
-def on_deferred_due(turn: Turn, job: Job, event: Due) -> None:
-    """Ask the service again: the head may be another one by now. Dropping the job makes the core look."""
+def _put_off_until(turn: Turn, job: Job, at: float) -> Job:
+    clock = turn.now.clock
+    known = turn.state.deferrals.get(job.identity, Deferral(0, clock))
+    turn.change(deferrals={**turn.state.deferrals, job.identity: Deferral(known.tries + 1, known.since)})
+    if not known.tries:  # Observers behind it need not wait as well.
+        turn.change(timers={**turn.state.timers, LookTimer.ASIDE: clock + ASIDE_SOON})
+    limit = _max_defer(turn, job)
+    if clock - known.since >= limit:
+        minutes = f"{limit / 60:g} minutes"
+        reason = f"it was put off for {minutes}, and may not wait longer; in the end: {job.record.note}"
+        return claim(turn, job.with_(result=Result(Status.FAILED, Code.GATE_EXPIRED, reason)))
+    return job.with_(phase=Phase.DEFERRED, verb=None).at(Timer.DEFER, min(at, known.since + limit))
+
+
+def _max_defer(turn: Turn, job: Job) -> float:
+    limits = (turn.settings.max_defer, job.record.plan.max_defer)
+    return min((limit for limit in limits if limit is not None), default=math.inf)
+
+
+def on_deferred_due(turn: Turn, job: Job, event: Due) -> Job | None:  # noqa: ARG001
+    """Before a closed gate, ask the gates again, which costs the service nothing.
+
+    Else ask the service: the head may be another one by now. Dropping the job makes the core look.
+    """
+    return gating.ask(turn, job, Before.CLAIM) if job.gate else None
+
+
+def on_deferred_gated(turn: Turn, job: Job, event: Gated) -> Job | None:
+    """The gates were asked again; when they are open, the service is asked for the head of the queue."""
+    if not job.gate:
+        return job
+    return on_gated(turn, job, event) if event.reason else None
 
 
 def on_deferred_doubted(turn: Turn, job: Job, event: object) -> None:
@@ -152,12 +214,12 @@ def on_refusal_refused(turn: Turn, job: Job, event: Refused) -> Job | None:
 
 def claim(turn: Turn, job: Job) -> Job:
     """Write down what is claimed and with which mark, then claim it."""
-    job = job.with_(phase=Phase.CLAIMING, claim=turn.mint(), verb=None, process=None, tries=0)
+    job = job.with_(phase=Phase.CLAIMING, claim=turn.mint(), verb=None, process=None, tries=0, gate="")
     return _save_claim(turn, job)
 
 
 def _save_claim(turn: Turn, job: Job) -> Job:
-    if turn.state.unsaved:
+    if turn.state.unsaved and not job.aside:
         # A restart would go on with what the journal believes unfinished, beside this one.
         return job.at(Timer.SAVE, turn.now.clock + SAVE_RETRY_CAP)
     turn.do(Save(job.record))
@@ -263,6 +325,9 @@ def on_claim_due(turn: Turn, job: Job, event: Due) -> Job:
 
 def on_claim_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
     """No journal, no claim: the execution stays QUEUED in the cloud until the state can be written."""
+    if job.aside:  # An observer changes nothing: it needs no journal.
+        turn.do(*event.withheld)
+        return job
     turn.note(f"waits: the journal cannot be written: {event.reason}", job.identity, warning=True)
     job = job.with_(open=None, note=event.reason).without(Timer.REPLY, Timer.RENEW)
     return save_later(turn, job)
@@ -304,7 +369,7 @@ def on_check_not_spawned(turn: Turn, job: Job, event: NotSpawned) -> Job:
     """`check` could not be started: that is a failure to report, so the execution is claimed for it."""
     if job.record.claim:
         return on_not_spawned(turn, job, event)
-    result = Result(Status.FAILED, Code.HANDLER_START, f"check could not be started: {event.reason}")
+    result = Result(Status.FAILED, event.code, f"check could not be started: {event.reason}")
     return claim(turn, job.with_(running=None, result=result))
 
 

@@ -16,7 +16,6 @@ from thingjobs.jobs import (
     Refused,
     Updated,
 )
-
 from thingjobs.model import Code
 
 if TYPE_CHECKING:

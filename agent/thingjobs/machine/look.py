@@ -14,12 +14,24 @@ from thingjobs.machine.claim import offered, unknown_of_ours
 from thingjobs.machine.effects import Send
 from thingjobs.machine.state import Look, LookTimer, Stopping
 from thingjobs.model import Phase, Status
-from thingjobs.policy import LOOK_EVERY, REPLY_TIMEOUT, RESERVED_IDS, backoff, spread
+from thingjobs.policy import (
+    ASIDE_AFTER,
+    ASIDE_SOON,
+    EXPECT_NEXT_WITHIN,
+    LOOK_EVERY,
+    REPLY_TIMEOUT,
+    RESERVED_IDS,
+    backoff,
+    spread,
+)
 
 if TYPE_CHECKING:
-    from thingjobs.jobs import Reply, Request
+    from collections.abc import Sequence
+
+    from thingjobs.jobs import Reply, Request, Summary
+    from thingjobs.machine.state import Job
     from thingjobs.machine.turn import Turn
-    from thingjobs.model import Execution
+    from thingjobs.model import Execution, Identity
 
 AGENT_MARK = "thingjobs/"
 
@@ -41,17 +53,38 @@ def ask(turn: Turn, look: Look | None = None) -> None:
 def _question(look: Look, token: str) -> Request:
     if look.wanted is not None:
         return Describe(token, look.wanted.job_id, look.wanted.number, with_document=True)
-    return GetPending(token) if look.past else DescribeNext(token)
+    return GetPending(token) if look.past or look.aside else DescribeNext(token)
 
 
-def ask_later(turn: Turn, phase: Phase) -> None:
-    """An execution was dropped: look again, at once after a wait, else after a moment with jitter."""
+def after(turn: Turn, job: Job, *, done: bool) -> None:
+    """`job` is done: `notify-next` follows. Or it was dropped: look again, at once after a wait, else in a moment."""
     if not turn.connected:
         return
-    if phase is Phase.DEFERRED:
+    if turn.state.busy:
+        aside_later(turn, ASIDE_SOON)
+    elif done:
+        _timer(turn, LookTimer.EXPECT, turn.now.clock + EXPECT_NEXT_WITHIN)
+    elif job.phase is Phase.DEFERRED:
         ask(turn)
     else:
         _timer(turn, LookTimer.RETRY, turn.now.clock + backoff(1, turn.roll()))
+
+
+def aside_later(turn: Turn, seconds: float) -> None:
+    """Look for observers that wait behind what keeps the agent busy."""
+    at = turn.now.clock + seconds
+    _timer(turn, LookTimer.ASIDE, min(at, turn.state.timers.get(LookTimer.ASIDE, at)))
+
+
+def beside(turn: Turn, queued: Sequence[Summary]) -> None:
+    """Of the queued executions, have one looked at that may be an observer; everything else keeps its place."""
+    state = turn.state
+    if not state.busy or state.observing or state.look is not None:
+        return
+    for summary in queued:
+        if _unknown(turn, summary.identity) and summary.identity not in state.waiting_in_line:
+            ask(turn, Look(aside=True, wanted=summary.identity))
+            return
 
 
 def on_due(turn: Turn, timer: LookTimer) -> None:
@@ -65,10 +98,17 @@ def on_due(turn: Turn, timer: LookTimer) -> None:
         case LookTimer.EXPECT:
             if look is None:
                 ask(turn)
+        case LookTimer.ASIDE:
+            _look_beside(turn)
         case LookTimer.PERIODIC:
             _timer(turn, LookTimer.PERIODIC, turn.now.clock + spread(LOOK_EVERY, turn.roll()))
             if look is None:
                 ask(turn)
+
+
+def _look_beside(turn: Turn) -> None:
+    if turn.state.look is None and turn.state.busy and not turn.state.observing:
+        ask(turn, Look(aside=True))
 
 
 def _again(turn: Turn, look: Look) -> None:
@@ -94,12 +134,18 @@ def on_reply(turn: Turn, event: Reply) -> None:
     match event:
         case Refused() if look.wanted is not None:
             turn.change(foreign=turn.state.foreign | {look.wanted})
-            ask(turn, Look(past=True))
+            ask(turn, Look(past=not look.aside, aside=look.aside))
+        case Refused() if look.aside:
+            aside_later(turn, ASIDE_AFTER)
         case Refused():
             turn.note(f"the service refused to tell what is pending: {event.text} {event.message}", warning=True)
             _again(turn, look)
+        case Pending() if look.aside:
+            beside(turn, event.queued)
         case Pending():
             _choose(turn, event)
+        case Described(_, execution) if look.aside:
+            _observe(turn, execution)
         case Described(_, execution) if execution is not None:
             turn.change(offer=execution)
         case _:
@@ -108,13 +154,17 @@ def on_reply(turn: Turn, event: Reply) -> None:
 
 def _choose(turn: Turn, event: Pending) -> None:
     """Of the list, take the first queued execution that is ours."""
-    state = turn.state
     for summary in event.queued:
-        identity = summary.identity
-        known = identity in state.remembered or identity in state.foreign or identity in state.jobs
-        if not known and turn.settings.ours(identity.job_id):
-            ask(turn, Look(past=True, wanted=identity))
+        if _unknown(turn, summary.identity):
+            ask(turn, Look(past=True, wanted=summary.identity))
             return
+
+
+def _unknown(turn: Turn, identity: Identity) -> bool:
+    """Return whether an execution is ours and not looked at yet."""
+    state = turn.state
+    known = identity in state.remembered or identity in state.foreign or identity in state.jobs
+    return not known and turn.settings.ours(identity.job_id)
 
 
 # --- taking -------------------------------------------------------------------------------------------------------
@@ -124,14 +174,14 @@ def take_offer(turn: Turn) -> None:
     """Consider the newest offer, if the agent is free and not ending."""
     state = turn.state
     execution = state.offer
-    # While the end of an earlier execution is in no journal, a restart would go on with it: nothing new begins.
-    busy = state.jobs or state.unsaved or state.stopping is not Stopping.NO
-    if execution is None or busy or not turn.connected:
+    if execution is None or state.busy or state.stopping is not Stopping.NO or not turn.connected:
         return
     turn.change(offer=None)
     if execution.identity in state.remembered or execution.status.terminal:
         return
-    if execution.status is Status.QUEUED and turn.settings.ours(execution.identity.job_id):
+    if execution.identity in state.jobs:  # An observer of ours is the head; what waits is behind it.
+        ask(turn, Look(past=True))
+    elif execution.status is Status.QUEUED and turn.settings.ours(execution.identity.job_id):
         _start(turn, execution)
     elif _lost_of_ours(turn, execution):
         job = unknown_of_ours(turn, execution)
@@ -143,7 +193,20 @@ def take_offer(turn: Turn) -> None:
 def _start(turn: Turn, execution: Execution) -> None:
     timers = {key: at for key, at in turn.state.timers.items() if key in (LookTimer.PERIODIC, LookTimer.SAVE)}
     job = offered(turn, execution)
-    turn.change(jobs={execution.identity: job}, timers=timers, look=None)
+    turn.change(jobs={**turn.state.jobs, execution.identity: job}, timers=timers, look=None)
+    aside_later(turn, ASIDE_AFTER)
+
+
+def _observe(turn: Turn, execution: Execution | None) -> None:
+    """Something that waits was described: see whether it is an observer, which need not wait."""
+    state = turn.state
+    gone = execution is None or execution.status is not Status.QUEUED or execution.identity in state.remembered
+    if gone or execution is None or state.observing or execution.identity in state.jobs:
+        return
+    if not state.busy:
+        ask(turn)  # The agent became free meanwhile: the head comes first.
+        return
+    turn.change(jobs={**state.jobs, execution.identity: offered(turn, execution, probe=True)})
 
 
 def _lost_of_ours(turn: Turn, execution: Execution) -> bool:

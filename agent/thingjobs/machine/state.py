@@ -84,6 +84,8 @@ class LookTimer(StrEnum):
     RETRY = "look-retry"
     EXPECT = "look-expect"
     PERIODIC = "look-periodic"
+    #: Looks for observers behind what keeps the agent busy.
+    ASIDE = "look-aside"
     #: Not of the search: tombstones that could not be written are tried again.
     SAVE = "save"
 
@@ -136,6 +138,11 @@ class Job:
         deadline: when the service's in-progress timer fires; None until it is learned.
         proof_after: a connection opened later than this proves that the service is still reached.
         timers: when each timer is due, in seconds of Now.clock.
+        probe: only looked at to see whether it is an observer; else it keeps its place behind what is busy.
+        gate: what it stands before: the gates were asked whether it may; "" when nothing is asked.
+        gate_tries: how often they were closed.
+        rebooted: the verb that is about to run follows a reboot that it asked for.
+        wants_fresh: the handler asked for its parameters anew.
         withheld: effects that wait until the journal can be written.
         save_tries: how often the journal could not be written.
     """
@@ -152,6 +159,11 @@ class Job:
     step_until: float = float("inf")
     deadline: float | None = None
     proof_after: float | None = None
+    probe: bool = False
+    gate: str = ""
+    gate_tries: int = 0
+    rebooted: bool = False
+    wants_fresh: bool = False
     timers: Mapping[Timer, float] = field(default_factory=dict)
     withheld: tuple[Effect, ...] = ()
     save_tries: int = 0
@@ -165,6 +177,11 @@ class Job:
     def identity(self) -> Identity:
         """Which execution this is."""
         return self.record.identity
+
+    @property
+    def aside(self) -> bool:
+        """Whether it runs beside the others: an observer, which changes nothing."""
+        return self.probe or self.record.plan.observe
 
     def with_(self, **changes: Any) -> Job:
         """Return a copy; names of Record's fields change the record, the others the job."""
@@ -192,13 +209,23 @@ class Look:
     Attributes:
         token: of the open request, "" between tries.
         past: other consumers' executions lie ahead, so the list is asked for instead of the head.
+        aside: it is for an observer that may run beside what keeps the agent busy.
         wanted: an execution found in the list, whose document is asked for.
     """
 
     token: str = ""
     tries: int = 0
     past: bool = False
+    aside: bool = False
     wanted: Identity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deferral:
+    """How often a waiting execution was put off, and since when (Now.clock)."""
+
+    tries: int
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,10 +236,11 @@ class State:
         nonce: random, made once per process: the root of tokens, claims and jitter.
         minted: tokens and rolls drawn from it so far.
         connected_at: Now.clock of the present connection, None without one.
-        jobs: what is not finished here; at most one that is not just reporting.
+        jobs: what is not finished here; at most one that is neither an observer nor just reporting.
         remembered: identities that are finished here, oldest first: they never start again.
         offer: the newest offer that came while the agent was busy.
-        deferrals: how often each waiting execution was put off.
+        waiting_in_line: executions that were looked at and are no observers: they wait for their turn.
+        deferrals: the executions that were put off.
         look: the search in progress.
         unsaved: finished executions whose end the journal does not know yet.
         silent: requests in a row that got no reply.
@@ -226,12 +254,26 @@ class State:
     remembered: tuple[Identity, ...] = ()
     foreign: frozenset[Identity] = frozenset()
     offer: Execution | None = None
-    deferrals: Mapping[Identity, int] = field(default_factory=dict)
+    waiting_in_line: frozenset[Identity] = frozenset()
+    deferrals: Mapping[Identity, Deferral] = field(default_factory=dict)
     look: Look | None = None
     unsaved: tuple[Record, ...] = ()
     silent: int = 0
     timers: Mapping[LookTimer, float] = field(default_factory=dict)
     stopping: Stopping = Stopping.NO
+
+    @property
+    def busy(self) -> bool:
+        """Whether nothing but an observer may begin.
+
+        While the end of an earlier execution is in no journal, a restart would go on with it: nothing new begins.
+        """
+        return bool(self.unsaved) or any(not job.aside for job in self.jobs.values())
+
+    @property
+    def observing(self) -> bool:
+        """Whether an observer runs, or is about to."""
+        return any(job.aside and job.phase is not Phase.DEFERRED for job in self.jobs.values())
 
     def next_due(self) -> float | None:
         """Return Now.clock of the earliest timer, None when none runs."""

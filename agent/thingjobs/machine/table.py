@@ -17,6 +17,7 @@ from thingjobs.machine.events import (
     Doubted,
     Due,
     Finished,
+    Gated,
     Judged,
     LinkUp,
     NotSaved,
@@ -77,6 +78,8 @@ def _running(*following: Phase, resumed: tuple[Phase, ...] = (), ended: tuple[Ph
         ended: where it leads when the service ended the execution.
     """
     return {
+        Judged: _row(verbs.on_judged_anew),
+        Gated: _row(verbs.on_gated),
         Spawned: _row(verbs.on_spawned),
         NotSpawned: _row(verbs.on_not_spawned, *_FAIL),
         Progressed: _row(verbs.on_progressed),
@@ -96,7 +99,8 @@ def _running(*following: Phase, resumed: tuple[Phase, ...] = (), ended: tuple[Ph
 
 TABLE: Mapping[Phase, Mapping[type, Row]] = {
     P.OFFERED: {
-        Judged: _row(claim.on_judged, P.CHECKING, P.CLAIMING, P.REFUSING),
+        Judged: _row(claim.on_judged, P.CHECKING, P.CLAIMING, P.REFUSING, P.DEFERRED, gone=True),
+        Gated: _row(claim.on_gated, P.CHECKING, P.CLAIMING, P.DEFERRED),
         LinkUp: IGNORE,
         Doubted: _row(claim.on_deferred_doubted, gone=True),
         Stop: IGNORE,
@@ -115,11 +119,13 @@ TABLE: Mapping[Phase, Mapping[type, Row]] = {
     },
     P.DEFERRED: {
         Due: _row(claim.on_deferred_due, gone=True),
+        Gated: _row(claim.on_deferred_gated, P.CLAIMING, gone=True),
         Doubted: _row(claim.on_deferred_doubted, gone=True),
         LinkUp: IGNORE,
         Stop: IGNORE,
     },
     P.REFUSING: {
+        Gated: IGNORE,
         Updated: _row(claim.on_refusal_updated, P.DONE),
         Refused: _row(claim.on_refusal_refused, P.DONE, gone=True),
         Unanswered: _row(claim.on_claim_unanswered),
@@ -129,6 +135,7 @@ TABLE: Mapping[Phase, Mapping[type, Row]] = {
         Stop: IGNORE,
     },
     P.CLAIMING: {
+        Gated: IGNORE,
         Judged: _row(claim.on_judged_again, *_STARTED),
         Updated: _row(claim.on_claimed, *_STARTED),
         Refused: _row(claim.on_claim_refused, P.DONE, gone=True),
@@ -154,11 +161,14 @@ TABLE: Mapping[Phase, Mapping[type, Row]] = {
         Due: _row(watch.on_reboot_due, *_FAIL),
         Doubted: _row(watch.on_doubted),
         LinkUp: IGNORE,
+        Gated: _row(watch.on_reboot_gated, *_FAIL),
+        Judged: _row(verbs.on_judged_anew),
         Resumed: _row(watch.on_rebooted, P.PREPARING, P.APPLYING, P.VERIFYING, P.COMMITTING, *_FAIL),
         NotSaved: _row(watch.on_reboot_not_saved),
         Stop: IGNORE,
     },
     P.CANCELLING: {
+        Gated: IGNORE,
         Finished: _row(verbs.on_finished, P.DONE),
         Progressed: IGNORE,
         Updated: IGNORE,
@@ -172,6 +182,7 @@ TABLE: Mapping[Phase, Mapping[type, Row]] = {
         Stop: IGNORE,
     },
     P.REPORTING: {
+        Gated: IGNORE,
         Updated: _row(report.on_updated, P.DONE),
         Refused: _row(report.on_refused, P.DONE),
         Described: _row(report.on_described),

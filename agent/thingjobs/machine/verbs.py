@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from thingjobs.handler import Exit
-from thingjobs.machine.effects import Go, Kill, Reconnect, Run, Save
+from thingjobs.machine import gating
+from thingjobs.machine.effects import Go, Kill, Reconnect, Refresh, Run, Save
+from thingjobs.machine.gating import Before
 from thingjobs.machine.report import ask, can_send, close, owe, save_later, send_progress, update
 from thingjobs.machine.state import PHASE_OF, Job, Kind, Stopping, Timer
-from thingjobs.model import NOTHING, Code, Phase, Result, Status, Verb
+from thingjobs.model import NOTHING, Code, Phase, Plan, Result, Status, Verb
 from thingjobs.policy import (
     FIRST_PROGRESS_AFTER,
     LEARN_AFTER,
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
         Due,
         Ending,
         Finished,
+        Gated,
+        Judged,
         NotSaved,
         NotSpawned,
         Progressed,
@@ -50,23 +54,40 @@ def start(turn: Turn, job: Job) -> Job:
 
 
 def begin(turn: Turn, job: Job, verb: Verb, *, rebooted: bool = False) -> Job:
-    """Enter the phase of `verb` and run it; `commit` first wants proof that the service is still reached."""
-    job = job.with_(phase=PHASE_OF[verb], verb=None, process=None, stop_why="", note="", again=verb)
+    """Enter the phase of `verb` and run it; `apply` waits for the gates, `commit` for proof of reach."""
+    job = job.with_(phase=PHASE_OF[verb], verb=None, process=None, stop_why="", again=verb)
+    if verb is not Verb.APPLY or job.gate != Before.APPLY:  # Else it still stands before the same gate.
+        job = job.with_(gate="", gate_tries=0, note="", rebooted=rebooted)
     job = job.without(Timer.VERB, Timer.STALL, Timer.AGAIN, Timer.REACH, Timer.REBOOT)
     if verb is Verb.COMMIT:
         return _prove_reach(turn, job)
-    return begin_run(turn, job, verb, rebooted=rebooted)
+    if verb is Verb.APPLY and not job.aside and turn.state.stopping is Stopping.NO:
+        return gating.ask(turn, job, Before.APPLY)
+    return begin_run(turn, job, verb)
 
 
-def begin_run(turn: Turn, job: Job, verb: Verb, *, rebooted: bool = False) -> Job:
+def on_gated(turn: Turn, job: Job, event: Gated) -> Job:
+    """The gates before `apply` were asked."""
+    if job.gate != Before.APPLY or job.running is not None:
+        return job
+    if not event.reason:
+        return begin_run(turn, gating.passed(job), Verb.APPLY)
+    waited = job.gate_tries
+    job, at = gating.wait(turn, job, event)
+    if not waited:
+        turn.do(Save(job.record))
+    return job.at(Timer.AGAIN, at)
+
+
+def begin_run(turn: Turn, job: Job, verb: Verb) -> Job:
     """Have the process of `verb` made, unless the agent is ending: then the next one does it."""
     if turn.state.stopping is not Stopping.NO:
         return job
     record = job.record
     attempt = record.attempts.get(verb, 0) + 1
     dry = verb is Verb.CHECK and record.plan.check_only
-    turn.do(Run(record, verb, attempt, resumed=attempt > 1, rebooted=rebooted, dry_run=dry))
-    return job.with_(running=verb)
+    turn.do(Run(record, verb, attempt, resumed=attempt > 1, rebooted=job.rebooted, dry_run=dry))
+    return job.with_(running=verb, rebooted=False)
 
 
 def _prove_reach(turn: Turn, job: Job) -> Job:
@@ -111,7 +132,19 @@ def on_spawned(turn: Turn, job: Job, event: Spawned) -> Job:
 def on_not_spawned(turn: Turn, job: Job, event: NotSpawned) -> Job:
     """The process could not be made: the same as a verb that failed."""
     job = job.with_(running=None, again=None)
-    return fail(turn, job, Code.HANDLER_START, f"{event.verb} could not be started: {event.reason}")
+    return fail(turn, job, event.code, f"{event.verb} could not be started: {event.reason}")
+
+
+def on_judged_anew(turn: Turn, job: Job, event: Judged) -> Job:
+    """The document came anew because the handler asked for it: it gets the parameters, with fresh presigned URLs."""
+    plan, fresh = job.record.plan, event.verdict
+    if isinstance(fresh, Plan) and fresh.handler == plan.handler:
+        job = job.with_(plan=replace(plan, params=fresh.params))
+    else:
+        why = "another handler" if isinstance(fresh, Plan) else fresh.reason
+        turn.note(f"the document that came anew is of no use: {why}", job.identity, warning=True)
+    turn.do(Refresh(job.record))
+    return job
 
 
 def on_progressed(turn: Turn, job: Job, event: Progressed) -> Job:
@@ -126,6 +159,8 @@ def on_progressed(turn: Turn, job: Job, event: Progressed) -> Job:
         news=heard.news or news,
     )
     job = job.with_(heard=heard)
+    if event.refresh:
+        job = job.with_(wants_fresh=True).at(Timer.LEARN, turn.now.clock)
     if Timer.STALL in job.timers:
         job = job.at(Timer.STALL, turn.now.clock + (job.record.plan.limits.stall or 0.0))
     if heard.news and Timer.PROGRESS not in job.timers and can_send(turn, job):
@@ -150,7 +185,7 @@ def ended(job: Job, event: Finished) -> tuple[Job, bool]:
     if event.verb is not job.running or event.attempt != job.record.attempts.get(event.verb):
         return job, False
     details = {**job.record.details, **job.heard.details, **event.ending.details}
-    job = job.with_(running=None, details=details, heard=replace(job.heard, details=NOTHING))
+    job = job.with_(running=None, wants_fresh=False, details=details, heard=replace(job.heard, details=NOTHING))
     return job.without(Timer.VERB, Timer.STALL), True
 
 
@@ -274,6 +309,8 @@ def _later(turn: Turn, job: Job, verb: Verb, ending: Ending) -> Job:
 
 def reboot(turn: Turn, job: Job, again: Verb | None) -> Job:
     """The handler wants a reboot: write down what follows it, tell the service, then do it."""
+    if job.record.plan.observe:
+        return fail(turn, job, Code.REBOOT_FAILED, "a handler that only observes may not have the machine rebooted")
     if not turn.settings.may_reboot:
         reason = "the job wants a reboot, and this agent may not reboot the machine ([system] reboot is empty)"
         return fail(turn, job, Code.REBOOT_FAILED, reason)
@@ -320,13 +357,18 @@ def on_due(turn: Turn, job: Job, event: Due) -> Job:  # noqa: C901 - one case a 
         case Timer.SAVE:
             return _save_again(turn, job)
         case Timer.LEARN:
-            return ask(turn, job, with_document=False)
+            return ask(turn, job, with_document=job.wants_fresh) if job.open is None else learn_later(turn, job)
         case Timer.PROGRESS if job.heard.news and can_send(turn, job):
             return send_progress(turn, job)
         case Timer.RENEW if not job.stop_why and can_send(turn, job):
             return send_progress(turn, job)
         case _:
             return job
+
+
+def learn_later(turn: Turn, job: Job) -> Job:
+    """Something is to be asked, and another request is open: only one is at a time."""
+    return job.at(Timer.LEARN, turn.now.clock + 1)
 
 
 def _on_deadline(turn: Turn, job: Job) -> Job:
@@ -342,6 +384,9 @@ def _on_deadline(turn: Turn, job: Job) -> Job:
 def on_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
     """No journal, no new step: `prepare` and `apply` wait; what runs, and `verify`, `commit`, `rollback`, go on."""
     turn.note(f"the journal cannot be written: {event.reason}", job.identity, warning=True)
+    if job.aside:  # An observer changes nothing: it needs no journal.
+        turn.do(*event.withheld)
+        return job
     job = save_later(turn, job)
     begins = any(isinstance(effect, (Run, Go)) for effect in event.withheld)
     if begins and job.running in (Verb.PREPARE, Verb.APPLY):

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from thingjobs.jobs import Refusal, Updated
-from thingjobs.machine.effects import Kill, Reboot, Save
+from thingjobs.machine import gating
+from thingjobs.machine.effects import Judge, Kill, Reboot, Save
+from thingjobs.machine.gating import Before
 from thingjobs.machine.report import Match, adopted, ask, can_send, close, compare, save_later, send_progress, timed_out
 from thingjobs.machine.state import Kind, Timer
 from thingjobs.machine.verbs import advance, begin, fail, on_reached, undo
-from thingjobs.model import Code, Phase, Status, Verb
+from thingjobs.model import Code, Execution, Phase, Status, Verb
 from thingjobs.policy import LEARN_AFTER, MAX_REBOOT_REQUESTS, REBOOT_WAIT, TIMER_SLACK
 
 if TYPE_CHECKING:
     from thingjobs.jobs import Described, Refused
-    from thingjobs.machine.events import Doubted, Due, LinkUp, NotSaved, Resumed, Unanswered
+    from thingjobs.machine.events import Doubted, Due, Gated, LinkUp, NotSaved, Resumed, Unanswered
     from thingjobs.machine.state import Job
     from thingjobs.machine.turn import Turn
 
@@ -41,6 +43,8 @@ def on_refused(turn: Turn, job: Job, event: Refused) -> Job:
             return job.with_(minimal=True)
         case _:
             gap = min(job.gap * 2, turn.settings.progress_interval)
+            if job.wants_fresh:
+                job = job.at(Timer.LEARN, turn.now.clock + gap)
             return on_reached(turn, job.with_(gap=gap).at(Timer.PROGRESS, turn.now.clock + gap))
 
 
@@ -67,7 +71,12 @@ def on_described(turn: Turn, job: Job, event: Described) -> Job:
         return ended(turn, job, Status.REMOVED)
     if found.status.terminal:
         return ended(turn, job, found.status)
-    return on_reached(turn, _learned(turn, job.with_(version=found.version), found.seconds_left))
+    job = job.with_(version=found.version)
+    if job.wants_fresh and found.document is not None:
+        fresh = Execution(job.identity, Status.IN_PROGRESS, found.version, document=found.document)
+        turn.do(Judge(fresh))
+        job = job.with_(wants_fresh=False)
+    return on_reached(turn, _learned(turn, job, found.seconds_left))
 
 
 def _learned(turn: Turn, job: Job, seconds_left: int | None) -> Job:
@@ -82,7 +91,8 @@ def _learned(turn: Turn, job: Job, seconds_left: int | None) -> Job:
 
 def on_unanswered(turn: Turn, job: Job, event: Unanswered) -> Job:  # noqa: ARG001, D103 - see below
     # A progress report is never resent: a newer one follows. A question is asked again when the link is back.
-    return job.with_(open=None).without(Timer.REPLY)
+    job = job.with_(open=None).without(Timer.REPLY)
+    return job.at(Timer.LEARN, turn.now.clock + LEARN_AFTER) if job.wants_fresh else job
 
 
 def on_doubted(turn: Turn, job: Job, event: Doubted) -> Job:  # noqa: ARG001
@@ -94,8 +104,8 @@ def on_doubted(turn: Turn, job: Job, event: Doubted) -> Job:  # noqa: ARG001
 
 def on_link_up(turn: Turn, job: Job, event: LinkUp) -> Job:  # noqa: ARG001
     """The service is back: tell what was not told, prove what waits for proof, learn the timer."""
-    if job.phase is Phase.COMMITTING and job.running is None:
-        return ask(turn, job, with_document=False)
+    if (job.phase is Phase.COMMITTING and job.running is None) or job.wants_fresh:
+        return ask(turn, job, with_document=job.wants_fresh)
     if job.heard.news or Timer.RENEW not in job.timers:
         return send_progress(turn, job) if can_send(turn, job) else job
     return job
@@ -121,6 +131,8 @@ def ended(turn: Turn, job: Job, status: Status | None) -> Job:
     job = job.without(Timer.PROGRESS, Timer.RENEW, Timer.LEARN, Timer.DEADLINE)
     if job.phase is Phase.PREPARING:
         return _stop_prepare(turn, job)
+    if job.phase is Phase.APPLYING and job.gate and not job.record.applied:
+        return undo(turn, job)  # Nothing began; a time-out of what waits before a gate is no reason to begin it.
     turn.do(Save(job.record))
     return _cancel(turn, job) if job.record.cancelled else job
 
@@ -152,6 +164,21 @@ def _cancel(turn: Turn, job: Job) -> Job:
 
 
 def reboot_now(turn: Turn, job: Job) -> Job:
+    """Ask the gates whether the machine may go down now."""
+    return job if job.gate else gating.ask(turn, job, Before.REBOOT)
+
+
+def on_reboot_gated(turn: Turn, job: Job, event: Gated) -> Job:
+    """The gates before a reboot were asked."""
+    if job.gate != Before.REBOOT:
+        return job
+    if not event.reason:
+        return _reboot(turn, gating.passed(job))
+    job, at = gating.wait(turn, job, event)
+    return job.with_(gate="").at(Timer.REBOOT, at)
+
+
+def _reboot(turn: Turn, job: Job) -> Job:
     """Write down that the machine is told to reboot, then tell it."""
     asked = job.record.reboot_asked + 1
     if asked > MAX_REBOOT_REQUESTS:
@@ -184,6 +211,8 @@ def on_reboot_due(turn: Turn, job: Job, event: Due) -> Job:
         turn.do(Save(job.record), *job.withheld)
         held, job = job.withheld, job.with_(withheld=())
         return job.at(Timer.REBOOT, turn.now.clock + REBOOT_WAIT) if held else job
+    if event.timer is Timer.RENEW and can_send(turn, job):
+        return send_progress(turn, job)
     return reboot_now(turn, job) if event.timer is Timer.REBOOT else job
 
 
