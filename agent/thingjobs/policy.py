@@ -106,7 +106,7 @@ def defer(tries: int) -> float:
 
 def reopened(opens_in: float, roll: float) -> float:
     """Return how long to wait for a gate that opens in `opens_in` seconds; it may be opened by hand before."""
-    return min(max(opens_in, 0.0) + REOPEN_JITTER * roll, DEFER_CAP)
+    return min(opens_in + min(REOPEN_JITTER, opens_in) * roll, DEFER_CAP)
 
 
 def first_connect_delay(uptime: float, roll: float) -> float:

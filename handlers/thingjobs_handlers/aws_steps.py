@@ -28,6 +28,9 @@ class AwsSteps:
     """
 
     version = "1.0"
+    description = "carries out the steps of AWS managed documents and of the AWS IoT Device Client"
+    #: A plan and its marks mean the same in every release, and an agent may be upgraded by one of these jobs.
+    resumes_across_versions = True
 
     def apply(self, ctx: Context, params: Mapping[str, Any]) -> Outcome:
         """Carry out the steps, up to the end or to the next reboot.
