@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 #: Fields of /proc/PID/stat, counted from 0 behind the command's closing bracket, which stands for field 2.
 _STATE, _GROUP, _START_TIME = 3 - 3, 5 - 3, 22 - 3
+_FORKS = b"\nprocesses "
 
 
 def clock() -> float:
@@ -40,25 +44,106 @@ def now(boot: str) -> Now:
 
 
 def start_time(pid: int) -> int | None:
-    """Return when the process `pid` was started, in clock ticks since boot; None when there is none."""
+    """Return when the process `pid` was started, in clock ticks since boot; None when there is none.
+
+    Raises:
+        OSError: it cannot be known, for want of files.
+    """
     fields = _stat(pid)
     return int(fields[_START_TIME]) if fields else None
 
 
 def processes() -> list[int]:
     """Return all processes."""
-    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - a Path each costs too much
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What the kernel had counted at some time; it tells afterwards which pids can have been given out since.
+
+    Attributes:
+        forks: processes and threads made since boot.
+        tasks: processes and threads there were.
+    """
+
+    forks: int
+    tasks: int
+
+
+def moment() -> Moment | None:
+    """Return the present one; None when it cannot be known."""
+    try:
+        # proc(5), /proc/loadavg: behind the slash stands the number of all tasks.
+        return Moment(_forks(), int(_content("/proc/loadavg").split()[3].partition(b"/")[2]))
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def younger(pid: int, since: Moment | None) -> list[int]:
+    """Return the processes that can have been started after `pid`: a few, or all when that cannot be known.
+
+    Pids count up, skip those in use, and begin anew at a limit: until then each fork gets a number that is higher by
+    no more than the forks since and the tasks that there were.
+
+    Args:
+        pid: of any process.
+        since: a moment before it was started.
+    """
+    every = processes()
+    made = forks_since(since)
+    if since is None or made is None:
+        return every
+    last = pid + made + since.tasks
+    return [one for one in every if pid < one <= last] if last < _pid_max() else every
+
+
+def _pid_max() -> int:
+    try:
+        return int(_content("/proc/sys/kernel/pid_max"))
+    except (OSError, ValueError):
+        return 0
+
+
+def forks_since(since: Moment | None) -> int | None:
+    """Return how many processes and threads were made since a moment; None when it cannot be known."""
+    try:
+        return _forks() - since.forks if since else None
+    except (OSError, ValueError):
+        return None
+
+
+def _forks() -> int:
+    stat = _content("/proc/stat")
+    return int(stat[stat.index(_FORKS) + len(_FORKS) :].split(None, 1)[0])
+
+
+def _content(path: str) -> bytes:
+    """Return what is in a small file of the kernel; a Path, a file object and a decoder would cost more than that."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        content = b""
+        while data := os.read(fd, 65536):
+            content += data
+        return content
+    finally:
+        os.close(fd)
 
 
 def members(group: int) -> list[int]:
     """Return the processes of a process group."""
-    return [pid for pid in processes() if (fields := _stat(pid)) and int(fields[_GROUP]) == group]
+    found = []
+    for pid in processes():
+        with contextlib.suppress(OSError):
+            if (fields := _stat(pid)) and int(fields[_GROUP]) == group:
+                found.append(pid)
+    return found
 
 
 def environment(pid: int) -> list[bytes]:
     """Return the environment that a process was started with, as NAME=VALUE; empty when it cannot be known."""
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return _content(f"/proc/{pid}/environ").split(b"\0")
     except OSError:
         return []
 
@@ -66,20 +151,24 @@ def environment(pid: int) -> list[bytes]:
 def command(pid: int) -> list[bytes]:
     """Return the arguments that a process was started with; empty when they cannot be known."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return _content(f"/proc/{pid}/cmdline").split(b"\0")
     except OSError:
         return []
 
 
 def _stat(pid: int) -> list[bytes]:
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
+        stat = _content(f"/proc/{pid}/stat")
+    except (FileNotFoundError, ProcessLookupError):
         return []
     fields = stat[stat.rindex(b")") + 2 :].split()
     return [] if fields[_STATE] == b"Z" else fields
 
 
 def lives(process: Process, boot: str) -> bool:
-    """Return whether `process` still is the process that was started: same boot, same pid, same start time."""
+    """Return whether `process` still is the process that was started: same boot, same pid, same start time.
+
+    Raises:
+        OSError: it cannot be known, for want of files.
+    """
     return process.boot == boot and start_time(process.pid) == process.started

@@ -19,6 +19,7 @@ from thingjobs.errors import StateError
 from thingjobs.jobs import Connected
 from thingjobs.machine import State, Stopping, step
 from thingjobs.machine.effects import (
+    AskGates,
     Clean,
     Effect,
     Forget,
@@ -28,6 +29,7 @@ from thingjobs.machine.effects import (
     Note,
     Reboot,
     Reconnect,
+    Refresh,
     Run,
     Save,
     Send,
@@ -43,17 +45,19 @@ from thingjobs.machine.events import (
     Spawned,
     Stop,
 )
-from thingjobs.model import Identity, JobId, Phase, Verb
+from thingjobs.model import Code, Identity, JobId, Phase, Verb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from thingjobs.gates import Gates
     from thingjobs.journal import Found, Journal, Loaded
     from thingjobs.judging import Judge as DocumentJudge
     from thingjobs.machine import Now
     from thingjobs.model import Json, Record
     from thingjobs.policy import Settings
     from thingjobs.ports import Transport
+    from thingjobs.registry import Registry
     from thingjobs.runner import Runner
 
 log = logging.getLogger("thingjobs")
@@ -86,6 +90,8 @@ class Parts:
     journal: Journal
     runner: Runner
     judge: DocumentJudge
+    handlers: Registry
+    gates: Gates
     boot: str
     reboot: Sequence[str]
     nonce: str
@@ -140,6 +146,7 @@ class Daemon:
                 self._fire_timers()
         finally:
             self._parts.transport.stop()
+            self._parts.gates.stop()
             self._parts.runner.let_go()
 
     def _wait(self) -> float | None:
@@ -210,6 +217,7 @@ class Daemon:
         self.state = replace(self.state, remembered=remembered)
         open_ = [one for one in found.loaded if one.record.phase is not Phase.DONE]
         self._parts.runner.sweep({one.record.identity.key for one in open_})
+        self._parts.handlers.prune({one.record.plan.digest for one in open_})
         for one in open_:
             self._resume(one)
 
@@ -247,7 +255,7 @@ class Daemon:
             # Before all else that these effects caused: what comes next depends on it.
             self._soon.appendleft(NotSaved(record, reason, tuple(withheld[identity])))
 
-    def _do(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - one case an effect
+    def _do(self, effect: Effect) -> None:  # noqa: C901, PLR0912, PLR0915 - one case an effect
         parts = self._parts
         match effect:
             case Save(record):
@@ -260,6 +268,12 @@ class Daemon:
                 parts.transport.send(request)
             case Judge(execution):
                 self._soon.append(Judged(execution.identity, parts.judge.judge(execution.document)))
+            case AskGates(record, before):
+                answer = parts.gates.ask(record.identity, before, record.plan.handler)
+                if answer is not None:
+                    self._soon.append(answer)
+            case Refresh(record):
+                parts.runner.refresh(record)
             case Run():
                 self._spawn(effect)
             case Go(identity):
@@ -272,6 +286,7 @@ class Daemon:
                 parts.transport.renew()
             case Clean(identity):
                 parts.runner.clean(identity)
+                parts.handlers.prune({job.record.plan.digest for job in self.state.jobs.values()})
             case Note():
                 pass
             case _:
@@ -279,6 +294,10 @@ class Daemon:
 
     def _spawn(self, run: Run) -> None:
         identity = run.record.identity
+        # A rollback runs with what there is: better the code of another version than nothing undone.
+        if run.verb is not Verb.ROLLBACK and (changed := self._parts.handlers.changed(run.record.plan)):
+            self._soon.append(NotSpawned(identity, run.verb, changed, Code.HANDLER_CHANGED))
+            return
         try:
             process = self._parts.runner.spawn(run)
         except StateError as error:
@@ -318,7 +337,7 @@ class Daemon:
 def about(effect: Effect) -> Identity | None:
     """Return which execution an effect belongs to, so that one that cannot be saved holds up no other."""
     match effect:
-        case Save(record) | Run(record):
+        case Save(record) | Run(record) | AskGates(record) | Refresh(record):
             return record.identity
         case Judge(execution):
             return execution.identity

@@ -12,24 +12,29 @@ import pwd
 import re
 import shutil
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING
 
 from thingjobs.documents import AWS_STEPS, Asked, route
-from thingjobs.errors import DocumentError
+from thingjobs.errors import DocumentError, HandlerError
 from thingjobs.model import Code, Plan, Result, Status
 from thingjobs.redact import redacted
-from thingjobs.registry import written_by_others
+from thingjobs.registry import DECLARED, Registry, written_by_others
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from thingjobs.config import Config
-    from thingjobs.registry import Handler, Registry
+    from thingjobs.registry import Handler
 
 #: Longer numbers are none: Python refuses to read those of thousands of digits.
 _NUMBERS = r"[0-9]{1,18}+(?:\.[0-9]{1,18}+)*+"
 _VERSION = re.compile(rf"{_NUMBERS}(?![0-9])")
+#: What handlers may need beyond the contract, and this release provides.
+PROVIDED: frozenset[str] = frozenset()
+#: A handler may be replaced while it is looked at; then it is looked at again.
+LOOKS = 3
 _CONSTRAINT = re.compile(rf"\s*(==|>=|<=|!=|>|<)?\s*({_NUMBERS})\s*")
 
 
@@ -138,8 +143,56 @@ def may_be_root(config: Config, handler: str) -> bool:
     return any(fnmatchcase(handler, pattern) for pattern in config.handlers.allow_root)
 
 
+def user_for(config: Config, handler: Handler) -> str | None:
+    """Return the user to become for `handler`, None to stay who the agent is: its wish, as far as it is allowed.
+
+    Raises:
+        DocumentError: it may not be that user here, or there is none.
+    """
+    wish, own = handler.user, account(config, handler.name)
+    user = wish or own
+    if user is None:
+        return None
+    try:
+        uid = pwd.getpwnam(user).pw_uid
+    except KeyError:
+        todo = f"change user in the manifest of {handler.name}" if wish else "set [handlers] user"
+        reason = f"there is no user {user} on this device; create it, or {todo}"
+        raise DocumentError(Code.USER_UNKNOWN, reason) from None
+    if uid == os.geteuid() and (uid != 0 or may_be_root(config, handler.name)):
+        return None
+    if reason := _forbidden(config, handler, user, uid):
+        raise DocumentError(Code.USER_FORBIDDEN, reason)
+    return user
+
+
+def _forbidden(config: Config, handler: Handler, user: str, uid: int) -> str:
+    """Return why a handler may not run as an account that is not the agent's own, or ""."""
+    if uid == 0 and os.geteuid() == 0:
+        return f"only handlers in [handlers] allow_root may run as root; list {handler.name} there"
+    if os.geteuid() != 0:
+        return f"handler {handler.name} wants to run as {user}, and only an agent that is root can become another user"
+    if user != config.handlers.user and user not in config.handlers.run_as:
+        return f"handler {handler.name} wants to run as {user}, which is not listed in [handlers] run_as on this device"
+    return ""
+
+
+def registry_for(config: Config, state: Path | None = None, *, read_only: bool = False) -> Registry:
+    """Return the handlers of this device.
+
+    Args:
+        config: says where they are, and as whom they run.
+        state: the agent's state folder, where copies of handlers are pinned; None: nothing is kept.
+        read_only: what is kept there is used, and nothing is written.
+    """
+    return Registry(config.handlers.directory, state, account=partial(account, config), read_only=read_only)
+
+
 class Judge:
-    """Makes a plan of a job document, or says why this device refuses it."""
+    """Makes a plan of a job document, or says why this device refuses it.
+
+    A handler is pinned by that as far as the registry has a state folder that it may write.
+    """
 
     def __init__(self, config: Config, registry: Registry) -> None:
         self._config = config
@@ -152,7 +205,7 @@ class Judge:
             return Result(Status.REJECTED, Code.DOCUMENT_INVALID, "the job document must be a JSON object")
         try:
             asked = route(document, self._device)
-            return self._plan(asked, self.handler(asked))
+            return self._steady_plan(asked)
         except DocumentError as refusal:
             # Reasons quote what was found, and that may be a presigned URL.
             return Result(Status.REJECTED, refusal.code, redacted(refusal.reason))
@@ -171,32 +224,42 @@ class Judge:
             shown = handler.version or "without a version"
             reason = f"handler {handler.name} is {shown} here, and the document wants {asked.version}"
             raise DocumentError(Code.HANDLER_VERSION, reason)
+        if lacking := sorted(handler.needs - PROVIDED):
+            reason = f"handler {handler.name} needs {', '.join(lacking)}, which this release of the agent has not got"
+            raise HandlerError(Code.HANDLER_BROKEN, reason)
         return handler
 
-    def _plan(self, asked: Asked, handler: Handler) -> Plan:
-        user = account(self._config, handler.name)
-        if user is not None:
+    def _steady_plan(self, asked: Asked) -> Plan:
+        for _ in range(LOOKS - 1):
             try:
-                uid = pwd.getpwnam(user).pw_uid
-            except KeyError:
-                reason = f"there is no user {user} on this device; create it, or set [handlers] user"
-                raise DocumentError(Code.USER_UNKNOWN, reason) from None
-            if uid == 0:
-                reason = f"only handlers in [handlers] allow_root may run as root; list {handler.name} there"
-                raise DocumentError(Code.USER_FORBIDDEN, reason)
+                return self._plan(asked, self.handler(asked))
+            except HandlerError as error:
+                if error.code is not Code.HANDLER_CHANGED:
+                    raise
+        return self._plan(asked, self.handler(asked))
+
+    def _plan(self, asked: Asked, handler: Handler) -> Plan:
+        user = user_for(self._config, handler)
+        if problem := self._registry.check(handler, asked.params):
+            raise DocumentError(Code.PARAMS_INVALID, problem)
+        declared = {key: getattr(handler, key) for key in DECLARED}
+        pinned = self._registry.pin(handler)
         return Plan(
             handler=handler.name,
-            argv=handler.argv,
-            verbs=handler.verbs,
+            argv=pinned.argv,
             digest=handler.digest,
             version=handler.version,
             params=asked.params,
             user=user,
-            limits=handler.limits,
-            apply_rerun=handler.apply_rerun,
-            cancel_apply=handler.cancel_apply,
             check_only=asked.check_only,
+            **{**declared, "max_defer": self._max_defer(handler)},
         )
+
+    def _max_defer(self, handler: Handler) -> float | None:
+        """Return how long the claim may be put off: the shorter of what the handler and the operator say."""
+        operators = 60.0 * self._config.jobs.max_defer_minutes
+        said = [seconds for seconds in (handler.max_defer, operators) if seconds]
+        return min(said, default=None)
 
 
 def fits(version: str, constraint: str) -> bool:

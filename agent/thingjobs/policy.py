@@ -31,7 +31,7 @@ DEFER_CAP = 900.0
 #: A gate that says when it opens opens for a whole fleet at that moment.
 REOPEN_JITTER = 60.0
 #: A job that takes longer than this is worth a request for observers that wait behind it; one that is put off at once.
-ASIDE_AFTER = 60.0
+ASIDE_AFTER = 20.0
 ASIDE_SOON = 1.0
 REBOOT_WAIT = 600.0
 REBOOT_STEP_TIMEOUT_MINUTES = 60
@@ -62,7 +62,6 @@ class Settings:
         progress_interval: the largest distance between two progress reports, seconds.
         agent: the mark in every update, thingjobs/VERSION.
         may_reboot: whether a job may have this machine rebooted at all.
-        max_defer: seconds that a claim may be put off at most; None: as long as it takes.
     """
 
     agent: str
@@ -70,7 +69,6 @@ class Settings:
     step_timeout_minutes: int = 1440
     progress_interval: float = 300.0
     may_reboot: bool = True
-    max_defer: float | None = None
 
     def ours(self, job_id: JobId) -> bool:
         """Return whether this agent takes jobs of that id, and can."""

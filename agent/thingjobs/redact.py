@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-#: A URL's scheme; user and password; host and path; query string with all that follows.
-_URL = re.compile(r"([a-z][a-z0-9+.-]*://)([^/?#\s\"'@]*@)?([^?#\s\"']*)([?#][^\s\"']*)?", re.IGNORECASE)
+#: A URL's scheme; user and password; host and path; query string with all that follows. The scheme is bounded: an
+#: endless word would else be tried from each of its letters.
+_URL = re.compile(r"([a-z][a-z0-9+.-]{0,30}://)([^/?#\s\"'@]*@)?([^?#\s\"']*)([?#][^\s\"']*)?", re.IGNORECASE)
 
 
 def redacted(text: str) -> str:

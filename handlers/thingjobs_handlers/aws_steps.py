@@ -11,6 +11,7 @@ from thingjobs.handler import Context, Failed, Outcome
 from thingjobs.model import Code
 from thingjobs_handlers.marks import Marks
 from thingjobs_handlers.processes import TAIL_BYTES, CannotStartError, Ended, Program, run, signal_name
+from thingjobs_handlers.settings import downloads
 from thingjobs_handlers.steps import REBOOT, Plan, Step, programs_of, read_plan
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class _Job:
     def __init__(self, ctx: Context, plan: Plan) -> None:
         self._ctx = ctx
         self._plan = plan
+        self._downloads = downloads(ctx)
         self._stdout = b""
         self._ignored: list[str] = []
 
@@ -95,7 +97,8 @@ class _Job:
             Failed: it failed, and that is not ignored.
         """
         step = self._plan.steps[index]
-        ended, failure = _run_step(step, _Listener(lambda part, text: self._hear(index, part, text)))
+        listener = _Listener(lambda part, text: self._hear(index, part, text))
+        ended, failure = _run_step(step, listener, self._downloads)
         self._show_stdout(ended.stdout)
         if failure is None:
             return
@@ -153,11 +156,11 @@ class _Listener:
                 self._tell(said.get("progress"), said["message"])
 
 
-def _run_step(step: Step, listener: _Listener) -> tuple[Ended, _Failure | None]:
+def _run_step(step: Step, listener: _Listener, policy: Mapping[str, Any]) -> tuple[Ended, _Failure | None]:
     """Run the programs of a step until one fails; return what they wrote in all, and the failure."""
     whole = Ended(0)
     try:
-        for program in programs_of(step):
+        for program in programs_of(step, policy):
             ended = run(program, listener)
             whole = Ended(
                 status=ended.status,

@@ -20,7 +20,12 @@ REBOOT = "reboot"
 
 _DOWNLOAD = Path(__file__).with_name("download.py")
 #: The exit statuses of `download`.
-_DOWNLOAD_FAILURES = MappingProxyType({20: Code.FETCH_FAILED, 21: Code.FETCH_SPACE})
+_DOWNLOAD_FAILURES = MappingProxyType({20: Code.FETCH_FAILED, 21: Code.FETCH_SPACE, 22: Code.FETCH_DIGEST})
+#: What AWS documents for a download step is a URL and a path: no digest, and http as well.
+DOWNLOAD_RULES: dict[str, Any] = {"digest_required": False, "allow_http": True}
+NO_POLICY: Mapping[str, Any] = MappingProxyType({})
+#: What the policy in job.json calls the rules of a download.
+_POLICY = MappingProxyType({"maxKibPerSecond": "max_kib_s", "digestRequired": "digest_required"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,12 @@ def read_plan(params: Mapping[str, Any]) -> Plan:
     return Plan(steps, params["includeStdOut"])
 
 
-def programs_of(step: Step) -> tuple[Program, ...]:
+def programs_of(step: Step, downloads: Mapping[str, Any] = NO_POLICY) -> tuple[Program, ...]:
     """Return what a step runs, in order; a reboot runs nothing.
+
+    Args:
+        step: what to do.
+        downloads: the local policy, as job.json has it.
 
     Raises:
         CannotStartError: this device has no program for it.
@@ -79,7 +88,7 @@ def programs_of(step: Step) -> tuple[Program, ...]:
         case ("run", _, _):
             return (Program(step.argv, step.user),)
         case ("download", _, "file"):
-            return (_download(step),)
+            return (_download(step, downloads),)
         case (verb, _, "packages"):
             return packages.programs(verb, step.argv, step.user)
         case (verb, _, "services"):
@@ -88,12 +97,13 @@ def programs_of(step: Step) -> tuple[Program, ...]:
             raise ValueError(f"there is no step of the kind {step.kind}")
 
 
-def _download(step: Step) -> Program:
+def _download(step: Step, downloads: Mapping[str, Any]) -> Program:
     url, path = step.argv
+    policy = {key: downloads[name] for name, key in _POLICY.items() if name in downloads}
     return Program(
         argv=(sys.executable, "-I", str(_DOWNLOAD)),
         user=step.user,
-        stdin=json.dumps({"url": url, "path": path}),
+        stdin=json.dumps({"url": url, "path": path, "rules": {**DOWNLOAD_RULES, **policy}}),
         failures=_DOWNLOAD_FAILURES,
         talks=True,
     )

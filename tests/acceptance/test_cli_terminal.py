@@ -87,7 +87,10 @@ def test_into_a_pipe_go_plain_lines_none_of_them_wrapped(cli: Cli, talking: Loca
     assert ESCAPE not in told.all
     assert "\r" not in told.all
     assert "40%" not in told.all
-    assert f"handler.unknown: there is no handler {'h' * 100} on this device; there are: aws-steps, talks\n" in told.out
+    assert (
+        f"handler.unknown: there is no handler {'h' * 100} on this device; "
+        "there are: aws-steps, collect, install-handler, talks\n" in told.out
+    )
 
 
 @pytest.mark.parametrize("variable", ["LANG", "LC_ALL"])

@@ -56,6 +56,12 @@ class FakeContext:
     def log(self, text: str) -> None:
         self.logged.append(text)
 
+    def refresh(self, timeout: float = 60.0) -> Any:
+        raise AssertionError("a step asked for the document anew")
+
+    def download(self, *args: Any, **kwargs: Any) -> Path:
+        raise AssertionError("a step did not download with a program of its own")
+
 
 @pytest.fixture
 def ctx(tmp_path: Path) -> FakeContext:

@@ -20,7 +20,19 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thingjobs.config import Cloud, Config, Connection, Handlers, State, System, check_files, default_paths, load, local
+from thingjobs.config import (
+    Cloud,
+    Config,
+    Connection,
+    Gates,
+    Handlers,
+    State,
+    System,
+    check_files,
+    default_paths,
+    load,
+    local,
+)
 from thingjobs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -257,6 +269,41 @@ def test_the_name_comes_from_the_host(tmp_path: Path) -> None:
         assert repr(hostname) in problem(path)
 
 
+# --- The time zone of the maintenance windows -------------------------------------------------------------
+
+
+def gates(tmp_path: Path, content: str, **environment: str) -> Gates:
+    """Return the gates of a file with these lines in its section [gates]."""
+    return load([write(tmp_path / "config.toml", f"{GOOD}[gates]\n{content}\n")], environment=environment).gates
+
+
+def test_the_zone_is_the_one_written_else_that_of_the_environment_else_that_of_the_device(tmp_path: Path) -> None:
+    windows = 'windows = ["Sat"]'
+    assert gates(tmp_path, f'{windows}\ntime_zone = "UTC"', TZ="Europe/Berlin").time_zone == "UTC"
+    assert gates(tmp_path, windows, TZ=":Europe/Berlin").time_zone == "Europe/Berlin"
+    assert gates(tmp_path, windows, TZ=":/etc/localtime").time_zone == ""
+    assert gates(tmp_path, windows).time_zone == ""
+
+
+def test_a_zone_that_is_not_there_is_a_problem_where_windows_need_it(tmp_path: Path) -> None:
+    wrong = 'is no time zone that this device knows; install tzdata, or write "UTC"'
+    path = write(tmp_path / "written.toml", f'{GOOD}[gates]\ntime_zone = "Europe/Atlantis"\n')
+    assert problem(path) == f'gates.time_zone = "Europe/Atlantis" (in {path}): Europe/Atlantis {wrong}'
+    with pytest.raises(ConfigError) as caught:
+        gates(tmp_path, 'windows = ["Sat"]', TZ="CET-1CEST")
+    assert caught.value.problems == (f'TZ = "CET-1CEST" (in the environment): CET-1CEST {wrong}',)
+    assert gates(tmp_path, "", TZ="CET-1CEST").time_zone == ""
+
+
+def test_a_window_that_is_none_is_told_with_what_is_wrong_with_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "config.toml", f'{GOOD}[gates]\nwindows = ["Sat", "Mo 22:00-04:00"]\n')
+    assert problem(path) == (
+        f'gates.windows = ["Sat", "Mo 22:00-04:00"] (in {path}): must be a list of maintenance windows, and '
+        '"Mo 22:00-04:00" is none: "Mo" is no day; the days are Mon Tue Wed Thu Fri Sat Sun, '
+        'for example ["Mon-Fri 22:00-04:00", "Sat,Sun"]'
+    )
+
+
 # --- A run on this machine alone --------------------------------------------------------------------------
 
 
@@ -313,7 +360,7 @@ def sound(tmp_path: Path, pki: Pki) -> Config:
         private_key=write(tmp_path / "device.key", key.read_bytes()),
         ca=write(tmp_path / "ca.pem", pki.ca.read_bytes()),
     )
-    for folder in ("handlers", "handlers/hello", "scripts"):
+    for folder in ("handlers", "handlers/hello", "scripts", "gates"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder).chmod(0o755)
     base = load([write(tmp_path / "config.toml", GOOD)], environment={})
@@ -321,6 +368,7 @@ def sound(tmp_path: Path, pki: Pki) -> Config:
         base,
         connection=connection,
         handlers=Handlers(directory=(tmp_path / "handlers",), scripts=tmp_path / "scripts"),
+        gates=Gates(tmp_path / "gates"),
         system=System(boot_id_file=write(tmp_path / "boot_id", "1234\n")),
         state=State(tmp_path / "state"),
     )
@@ -482,14 +530,14 @@ def test_damaged_certificates_to_trust_are_told(sound: Config, tmp_path: Path) -
     ]
 
 
-@pytest.mark.parametrize("name", ["handlers", "handlers/hello", "scripts"])
+@pytest.mark.parametrize("name", ["handlers", "handlers/hello", "scripts", "gates"])
 @pytest.mark.parametrize("mode", [0o757, 0o775, 0o1777])
 def test_a_folder_of_programs_that_others_may_change_is_told(
     sound: Config, tmp_path: Path, name: str, mode: int
 ) -> None:
     (tmp_path / name).chmod(mode)
     (said,) = check_files(sound)
-    assert said.startswith("handlers.scripts" if name == "scripts" else "handlers.directory")
+    assert said.startswith({"scripts": "handlers.scripts", "gates": "gates.directory"}.get(name, "handlers.directory"))
     assert said.endswith(f": others may change {tmp_path / name}, and it is run here; run chmod go-w {tmp_path / name}")
 
 

@@ -17,12 +17,13 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 import thingjobs_handlers
 from thingjobs.handler import Failed
+from thingjobs_handlers import steps
 from thingjobs_handlers.aws_steps import AwsSteps
 
 if TYPE_CHECKING:
@@ -92,6 +93,12 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
         thread.join()
 
 
+@pytest.fixture(autouse=True)
+def one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every download give up at once: how it tries again is tested where it is written."""
+    monkeypatch.setitem(steps.DOWNLOAD_RULES, "attempts", 1)
+
+
 @dataclass
 class FakeContext:
     """Remembers the progress that the handler tells."""
@@ -122,13 +129,12 @@ class FakeContext:
 def download(folder: Path, url: str, path: Path | str, user: str | None = None) -> FakeContext:
     """Carry out a plan with a download as the second of two steps."""
     ctx = FakeContext(folder)
-    context: Context = ctx
     common = {"user": user, "ignoreStepFailure": False, "allowStdErr": None, "final": False}
-    steps = [
+    plan = [
         {"name": "Wait", "kind": "run", "argv": ["/bin/true"], **common},
         {"name": "Get", "kind": "download-file", "argv": [url, str(path)], **common},
     ]
-    AwsSteps().apply(context, {"includeStdOut": False, "steps": steps})
+    AwsSteps().apply(cast("Context", ctx), {"includeStdOut": False, "steps": plan})
     return ctx
 
 
@@ -144,7 +150,7 @@ def refusal(folder: Path, url: str, path: Path | str, code: str = "fetch.failed"
 
 
 def leftovers(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if "thingjobs" in path.name)
+    return sorted(path.suffix for path in folder.iterdir() if "thingjobs" in path.name)
 
 
 def test_a_file_arrives_whole_with_an_ordinary_mode(web: Web, tmp_path: Path) -> None:
@@ -215,7 +221,8 @@ def test_a_file_of_unknown_length_arrives_too(web: Web, tmp_path: Path) -> None:
     ctx = download(tmp_path, f"{web.url}/stream", tmp_path / "stream")
 
     assert (tmp_path / "stream").read_bytes() == CONTENT
-    assert ctx.told[-1] == (None, "step 2/2 Get: 1.0 MiB")
+    assert (None, "step 2/2 Get: 0.0 MiB") in ctx.told
+    assert ctx.told[-1] == (100, "step 2/2 Get: 1.0 of 1.0 MiB")
 
 
 def test_an_empty_file_is_a_file(web: Web, tmp_path: Path) -> None:
@@ -250,6 +257,7 @@ def test_the_proxy_of_the_environment_is_used(web: Web, tmp_path: Path, monkeypa
         (404, "there is no such file (404)"),
         (500, "the server answered 500"),
         (204, "the server answered 204"),
+        (401, "the server wants credentials that the URL does not bring (401)"),
     ],
 )
 def test_anything_but_200_fails_and_leaves_the_old_file(web: Web, tmp_path: Path, status: int, reason: str) -> None:
@@ -266,13 +274,32 @@ def test_anything_but_200_fails_and_leaves_the_old_file(web: Web, tmp_path: Path
 def test_a_body_that_ends_early_fails_and_leaves_the_old_file(web: Web, tmp_path: Path) -> None:
     target = tmp_path / "fw.bin"
     target.write_bytes(b"old")
-    web.answers["/cut"] = lambda answer: answer.say(b"half", length=8)
+    bodies = iter([b"half", b""])
+    web.answers["/cut"] = lambda answer: answer.say(next(bodies), length=8)
 
     url = f"{web.url}/cut"
     reason = refusal(tmp_path, url + SECRET, target)
 
-    assert reason == f"cannot fetch {url}: the connection ended after 4 of 8 bytes"
+    assert reason == f"cannot fetch {url}: the connection ended after 0 of 8 bytes"
     assert target.read_bytes() == b"old"
+
+
+def test_what_came_of_a_file_is_gone_on_with_by_the_next_try(web: Web, tmp_path: Path) -> None:
+    target = tmp_path / "fw.bin"
+    replies = iter([(b"half", 200), (b"", 503)])
+    web.answers["/cut"] = lambda answer: say(answer, *next(replies))
+
+    def say(answer: Answer, body: bytes, status: int) -> None:
+        answer.say(body, status=status, length=8, ETag='"1"')
+
+    refusal(tmp_path, f"{web.url}/cut{SECRET}", target)
+    assert leftovers(tmp_path) == [".json", ".part"]
+
+    web.answers["/cut"] = lambda answer: answer.say(b"done", status=206, Content_Range="bytes 4-7/8", ETag='"1"')
+    download(tmp_path, f"{web.url}/cut?another", target)
+
+    assert target.read_bytes() == b"halfdone"
+    assert web.asked[-1][1]["Range"] == "bytes=4-"
     assert leftovers(tmp_path) == []
 
 
@@ -281,8 +308,7 @@ def test_a_body_of_unknown_length_that_breaks_off_fails_too(web: Web, tmp_path: 
 
     reason = refusal(tmp_path, f"{web.url}/cut{SECRET}", tmp_path / "cut")
 
-    assert reason == f"cannot fetch {web.url}/cut: the connection ended after 0 of ? bytes"
-    assert leftovers(tmp_path) == []
+    assert re.fullmatch(f"cannot fetch {web.url}/cut: the connection ended after [04] of \\? bytes", reason)
 
 
 def test_a_file_larger_than_the_disk_is_not_even_begun(web: Web, tmp_path: Path) -> None:
@@ -306,7 +332,7 @@ def test_a_file_that_cannot_be_written_to_its_end_is_told_with_the_cause(
 ) -> None:
     target = tmp_path / "fw.bin"
     program = f"import os, runpy; {limit}; runpy.run_path({str(PROGRAM)!r}, run_name='__main__')"
-    asked = json.dumps({"url": f"{web.url}/fw.bin{SECRET}", "path": str(target)})
+    asked = json.dumps({"url": f"{web.url}/fw.bin{SECRET}", "path": str(target), "rules": steps.DOWNLOAD_RULES})
 
     ended = subprocess.run([sys.executable, "-c", program], input=asked, capture_output=True, text=True, check=False)
 
@@ -375,9 +401,15 @@ def test_a_name_that_the_disk_cannot_hold_is_told(web: Web, tmp_path: Path) -> N
     assert "File name too long" in refusal(tmp_path, f"{web.url}/fw.bin", tmp_path / ("n" * 300))
 
 
-def test_what_a_power_cut_left_is_cleared_by_the_next_try(web: Web, tmp_path: Path) -> None:
-    cut_while_downloading(web, tmp_path, signal.SIGKILL)
-    assert len(leftovers(tmp_path)) == 1
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)])
+def test_what_a_download_that_was_ended_left_is_cleared_by_the_next(
+    web: Web, tmp_path: Path, number: signal.Signals, status: int, eventually: Callable[..., Any]
+) -> None:
+    def begun() -> bool:
+        return any(part.stat().st_size == 4 for part in tmp_path.glob(".thingjobs-*.part"))
+
+    assert cut_while_downloading(web, tmp_path, number, lambda: eventually(begun)) == status
+    assert leftovers(tmp_path) == [".json", ".part"]
 
     download(tmp_path, f"{web.url}/fw.bin", tmp_path / "fw.bin")
 
@@ -385,14 +417,8 @@ def test_what_a_power_cut_left_is_cleared_by_the_next_try(web: Web, tmp_path: Pa
     assert leftovers(tmp_path) == []
 
 
-def test_a_download_that_is_stopped_clears_away_what_it_began(web: Web, tmp_path: Path) -> None:
-    cut_while_downloading(web, tmp_path, signal.SIGTERM)
-
-    assert leftovers(tmp_path) == []
-
-
-def cut_while_downloading(web: Web, folder: Path, number: signal.Signals) -> None:
-    """Send a signal to a download into `fw.bin` that has begun to write."""
+def cut_while_downloading(web: Web, folder: Path, number: signal.Signals, until_begun: Callable[[], Any]) -> int:
+    """Send a signal to a download into `fw.bin` that has begun to write; return how it ended."""
     over = threading.Event()
 
     def hang(answer: Answer) -> None:
@@ -401,7 +427,7 @@ def cut_while_downloading(web: Web, folder: Path, number: signal.Signals) -> Non
 
     web.answers["/slow"] = hang
     argv = [sys.executable, "-I", str(PROGRAM)]
-    asked = json.dumps({"url": f"{web.url}/slow", "path": str(folder / "fw.bin")})
+    asked = json.dumps({"url": f"{web.url}/slow", "path": str(folder / "fw.bin"), "rules": steps.DOWNLOAD_RULES})
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         assert process.stdout
@@ -409,9 +435,11 @@ def cut_while_downloading(web: Web, folder: Path, number: signal.Signals) -> Non
         process.stdin.close()
         try:
             assert process.stdout.readline() == '{"progress": 0.0, "message": "0.0 of 0.0 MiB"}\n'
-            assert len(leftovers(folder)) == 1
-        finally:
+            until_begun()
             process.send_signal(number)
+            return process.wait(20)
+        finally:
+            process.kill()
             over.set()
 
 
@@ -430,6 +458,24 @@ def test_a_download_for_somebody_else_is_done_by_somebody_else(web: Web, tmp_pat
 
     assert "Permission denied" in refused
     assert owner == nobody.pw_uid
+
+
+@pytest.mark.parametrize(
+    ("policy", "rules"),
+    [
+        ({}, {"digest_required": False, "allow_http": True}),
+        (
+            {"maxKibPerSecond": 64, "digestRequired": True, "later": 1},
+            {"digest_required": True, "allow_http": True, "max_kib_s": 64},
+        ),
+    ],
+)
+def test_the_local_policy_rules_downloads_of_steps_too(policy: dict[str, Any], rules: dict[str, Any]) -> None:
+    step = steps.Step("Get", "download-file", ("https://a/b", "/c"), None, ignore_failure=False, stderr_limit=None)
+
+    [program] = steps.programs_of(step, policy)
+
+    assert json.loads(program.stdin)["rules"] == {**rules, "attempts": 1}
 
 
 def test_the_url_is_not_to_be_seen_in_the_list_of_processes(web: Web, tmp_path: Path) -> None:

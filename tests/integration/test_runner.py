@@ -25,7 +25,7 @@ from thingjobs.errors import StateError
 from thingjobs.machine.effects import Run
 from thingjobs.machine.events import Ending, Finished, Progressed
 from thingjobs.model import Identity, JobId, Limits, Phase, Plan, Record, Verb
-from thingjobs.runner import Runner, Settings, process, watcher
+from thingjobs.runner import Runner, Settings, exits, process, watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,22 +51,35 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.state = self.folder / "state"
-        self.runner = Runner(Settings(self.state, "pump-7", BOOT, ENVIRONMENT), self.put)
+        self.settle()
+
+    def settle(self, **settings: Any) -> None:
+        """Have a runner with these settings."""
+        self.runner = Runner(Settings(self.state, "pump-7", BOOT, **{"environment": ENVIRONMENT, **settings}), self.put)
 
     def put(self, event: Progressed | Finished) -> None:
         if isinstance(event, Progressed):
             self.progress.append((time.monotonic(), event))
         self.inbox.put(event)
 
-    def asked(self, script: str, *, user: str | None = None, verb: Verb = Verb.APPLY, **more: Any) -> Run:
+    def asked(
+        self,
+        script: str,
+        *,
+        user: str | None = None,
+        verb: Verb = Verb.APPLY,
+        plan: dict[str, Any] | None = None,
+        **more: Any,
+    ) -> Run:
         """Return the order to run `script` once more."""
         self.runs += 1
         program = self.folder / "handler"
         program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
         program.chmod(0o755)
         params = {"slot": "b", "text": "ä\ud800"}
-        plan = Plan("firmware", (str(program),), user=user, params=params, limits=Limits(apply=77))
-        record = Record(IDENTITY, Phase.APPLYING, "c0ffee", 1, plan, {}, attempts={verb: self.runs})
+        known = {"params": params, "limits": Limits(apply=77), **(plan or {})}
+        made = Plan("firmware", (str(program),), user=user, **known)
+        record = Record(IDENTITY, Phase.APPLYING, "c0ffee", 1, made, {}, attempts={verb: self.runs})
         return Run(record, verb, self.runs, **more)
 
     def spawn(self, script: str, **more: Any) -> Run:
@@ -150,8 +163,8 @@ def bench(eventually: Callable[..., Any]) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "KILL_AFTER_SECONDS", 0.2)
+def impatient(bench: Bench) -> None:
+    bench.settle(grace=0.2)
 
 
 # --- the gate -----------------------------------------------------------------------------------------------------
@@ -204,9 +217,8 @@ def test_when_the_agent_dies_before_go_nothing_ran_and_the_shim_says_so(bench: B
 
     assert started.child.wait(PATIENCE_SECONDS) == 125
     assert names(bench.work) == ["job.json"]
-    assert watcher.never_began(started.exit_file)
-    assert watcher.read_exit(started.exit_file) is None
-    for fd in (started.pidfd, *started.pipes):
+    assert exits.stored(started.exit_file) == exits.Stored(complete=True, never=True)
+    for fd in (started.family.pidfd, *started.pipes):
         os.close(fd)
     assert run.record.process == started.process
 
@@ -215,7 +227,7 @@ def test_when_the_agent_dies_before_go_nothing_ran_and_the_shim_says_so(bench: B
 
 
 def expected(code: int) -> Ending:
-    name = watcher.signal_name(code)
+    name = exits.signal_name(code)
     return Ending(None if name else code, name)
 
 
@@ -496,7 +508,7 @@ def test_the_environment_is_what_the_contract_says_and_nothing_of_the_agents(
 
 
 def test_the_operators_environment_cannot_replace_the_contracts(bench: Bench) -> None:
-    bench.runner = Runner(Settings(bench.state, "pump-7", BOOT, {"JOB_VERB": "forged", "TZ": "UTC"}), bench.put)
+    bench.settle(environment={"JOB_VERB": "forged", "TZ": "UTC"})
 
     bench.run('echo $JOB_VERB $TZ >said; [ -n "$PATH" ]')
 
@@ -535,6 +547,7 @@ def test_job_json_says_what_is_asked(bench: Bench) -> None:
         "resumed": True,
         "rebooted": True,
         "dryRun": True,
+        "downloads": {"maxKibPerSecond": 0, "digestRequired": True},
         "revision": 1,
     }
 
@@ -841,7 +854,7 @@ def test_the_next_execution_finds_nothing_of_the_one_before(bench: Bench, left: 
 
     said = (bench.state / "jobs" / NEXT.key / "log").read_text().splitlines()
     assert ending.code == 0
-    assert said == ["job.json", "events exit-apply-2 stderr stdout work", "700 600 600"]
+    assert said == ["job.json", "events exit-apply-2 hold stderr stdout work", "700 600 600"]
     assert names(precious) == ["file"]
 
 
@@ -911,7 +924,8 @@ def test_the_next_execution_finds_nothing_of_the_one_before_in_its_folder(bench:
 
 
 def test_a_folder_is_not_used_again_while_somebody_may_write_into_its_pipes(bench: Bench) -> None:
-    bench.run("setsid sleep 30 & echo $! >daemon; while [ $(cut -d' ' -f6 /proc/$!/stat) != $! ]; do :; done")
+    script = "setsid sleep 30 & echo $! >daemon; while [ $(cut -d' ' -f6 /proc/$!/stat) != $! ]; do :; done"
+    bench.run(script, plan={"keeps_daemons": True})
     daemon = int(bench.text("daemon"))
     bench.runner.clean(IDENTITY)
     with contextlib.suppress(ProcessLookupError):

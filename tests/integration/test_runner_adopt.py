@@ -21,7 +21,7 @@ from thingjobs.errors import StateError
 from thingjobs.machine.effects import Run
 from thingjobs.machine.events import Ending, Evidence, Finished, Progressed
 from thingjobs.model import Identity, JobId, Phase, Plan, Process, Record, Verb
-from thingjobs.runner import Runner, Settings
+from thingjobs.runner import Runner, Settings, exits
 from thingjobs.runner.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ from dataclasses import replace
 from pathlib import Path
 from thingjobs import boot, records
 from thingjobs.machine.effects import Run
-from thingjobs.runner import Runner, Settings
+from thingjobs.runner import Runner, Settings, exits
 
 folder = Path(sys.argv[1])
 record = records.load((folder / "record").read_bytes())
@@ -80,8 +80,8 @@ class Agents:
         self.record = replace(self.record, process=made)
         self.runner.go(self.record.identity)
 
-    def start_and_kill(self, *, when: str, go: str = "go") -> None:
-        """Run the script under an agent of its own, and kill that one once the file `when` is there."""
+    def start_and_kill(self, *, when: str, go: str = "go", then: Callable[[], bool] = lambda: True) -> None:
+        """Run the script under an agent of its own; kill that one once the file `when` is there and `then` is true."""
         (self.folder / "record").write_bytes(records.dump(self.record))
         argv = [sys.executable, "-c", AGENT, str(self.folder), go]
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as agent:
@@ -89,6 +89,8 @@ class Agents:
             assert agent.stdout.readline() == b"ready\n"
             self.record = records.load((self.folder / "record").read_bytes())
             self.wait_for(when)
+            while not then():
+                pass
             agent.send_signal(signal.SIGKILL)
 
     def wait_for(self, name: str) -> None:
@@ -115,6 +117,19 @@ class Agents:
     def process(self) -> Process:
         assert self.record.process is not None
         return self.record.process
+
+    def has_ended(self) -> bool:
+        """Tell whether the handler ended and the shim stored how."""
+        return exits.stored(self.work.parent / "exit-apply-2").complete
+
+    def events_so_far(self) -> Iterator[Any]:
+        """Return what was told and not yet looked at."""
+        while not self.events.empty():
+            yield self.events.get()
+
+    def log(self) -> bytes:
+        """Return the job's log, once it was cleaned up."""
+        return (self.folder / "state" / "logs" / f"{self.record.identity.key}.log").read_bytes()
 
     def release(self) -> None:
         """Let a handler that waits for it go on."""
@@ -247,7 +262,10 @@ def test_an_agent_that_ends_a_verb_and_lets_go_at_once_has_ended_it(
     pid = int((one.work / "up").read_text())
 
     eventually(lambda: not alive(pid))
-    reap(one.runner)
+    first = one.runner
+    assert one.next().adopt(one.record) is Evidence.ADOPTED
+    assert one.finished().ending == Ending(None, "SIGTERM")
+    reap(first)
 
 
 def test_a_third_agent_finds_it_too(agents: Callable[[str], Agents]) -> None:
@@ -319,7 +337,110 @@ def test_what_runs_and_cannot_be_watched_is_not_taken_for_lost(
     assert both.runner.adopt(both.record) is Evidence.ADOPTED
 
 
+#: All that counts for the result, in a file so that no quoting matters.
+WORDS = """
+cat >>$JOB_EVENTS <<'EOF'
+{"progress":40,"message":"on the way","details":{"slot":"b","old":"1.2"}}
+{"reason":"slot b is worn out","code":"fetch.space","reject":true,"after":60}
+EOF
+"""
+SAID = Ending(1, "", "slot b is worn out", "fetch.space", reject=True, after=60.0, details={"slot": "b", "old": "1.2"})
+
+
+def test_what_was_said_to_an_agent_that_is_killed_is_not_forgotten(agents: Callable[[str], Agents]) -> None:
+    both = agents(f"{WORDS} {WAITS}; exit 1")
+    both.start_and_kill(when="../said-apply-2")
+    assert both.runner.adopt(both.record) is Evidence.ADOPTED
+
+    both.release()
+
+    assert both.finished().ending == SAID
+    assert not list(both.events_so_far())
+
+
+def test_what_was_written_to_an_agent_that_is_killed_is_in_the_log_once(agents: Callable[[str], Agents]) -> None:
+    both = agents(f"echo first; {WAITS}; echo second >&2; exit 1")
+    both.start_and_kill(when="../log")
+    both.wait_for("up")
+    assert both.runner.adopt(both.record) is Evidence.ADOPTED
+    both.release()
+    assert both.finished().ending.reason == "second"
+
+    both.runner.clean(both.record.identity)
+
+    assert both.log() == b"first\nsecond\n"
+
+
+def test_the_last_words_to_an_agent_that_is_killed_are_the_reason(agents: Callable[[str], Agents]) -> None:
+    both = agents(f"echo 'no such slot' >&2; {WAITS}; exit 1")
+    both.start_and_kill(when="../log")
+    assert both.runner.adopt(both.record) is Evidence.ADOPTED
+
+    both.release()
+
+    assert both.finished().ending == Ending(1, "", "no such slot")
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"details": 5, "reason": ["x"], "after": "soon"}', "\\377", "x" * 99])
+def test_what_was_kept_of_its_words_is_not_trusted(agents: Callable[[str], Agents], content: str) -> None:
+    both = agents(f"{WAITS}; printf '{content}' >../said-apply-2; touch ready; while [ ! -e end ]; do sleep 0.02; done")
+    both.start_and_kill(when="up")
+    both.release()
+    both.wait_for("ready")
+
+    assert both.runner.adopt(both.record) is Evidence.ADOPTED
+    (both.work / "end").touch()
+
+    assert both.finished().ending == Ending(0)
+
+
 # --- it ended meanwhile -------------------------------------------------------------------------------------------
+
+
+def test_what_it_wrote_to_nobody_is_kept_until_somebody_reads_it(
+    agents: Callable[[str], Agents], eventually: Callable[..., Any]
+) -> None:
+    both = agents(f"echo $$ >>ran; {WAITS}; {WORDS} echo out; echo err >&2; exit 1")
+    both.start_and_kill(when="up")
+    both.release()
+    eventually(both.has_ended)
+    assert alive(both.process.pid)
+
+    assert both.runner.adopt(both.record) is Evidence.ADOPTED
+
+    assert both.finished().ending == SAID
+    assert not alive(both.process.pid)
+    assert len((both.work / "ran").read_text().split()) == 1
+    both.runner.clean(both.record.identity)
+    assert sorted(both.log().split()) == [b"err", b"out"]
+
+
+def test_the_wake_up_of_an_agent_that_died_then_is_not_needed(
+    agents: Callable[[str], Agents], eventually: Callable[..., Any]
+) -> None:
+    both = agents(f"{WAITS}; {WORDS} exit 1")
+    both.start_and_kill(when="up")
+    both.release()
+    eventually(both.has_ended)
+    # What an agent reads before it is killed: all of it, the empty line too.
+    pipe = os.open(both.work.parent / "events", os.O_RDONLY | os.O_NONBLOCK)
+    eventually(lambda: os.read(pipe, 65536).endswith(b"\n\n"))
+    os.close(pipe)
+
+    assert both.runner.adopt(both.record) is Evidence.ADOPTED
+
+    assert both.finished().ending == Ending(1)
+
+
+def test_an_agent_that_is_killed_between_the_end_and_its_journal_leaves_all_for_the_next(
+    agents: Callable[[str], Agents],
+) -> None:
+    both = agents(f"{WORDS} echo out; exit 1")
+    both.start_and_kill(when="../said-apply-2", then=both.has_ended)
+
+    assert both.runner.adopt(both.record) is Evidence.ADOPTED
+
+    assert both.finished().ending == SAID
 
 
 @pytest.mark.parametrize(
@@ -331,7 +452,7 @@ def test_an_end_while_no_agent_was_there_is_told_by_the_next(
     both = agents(f"{WAITS}; {end}")
     both.start_and_kill(when="up")
     both.release()
-    eventually(lambda: not alive(both.process.pid))
+    eventually(both.has_ended)
 
     assert both.runner.adopt(both.record) is Evidence.ADOPTED
 
@@ -346,12 +467,13 @@ def test_what_it_left_in_the_background_is_ended_by_the_next(
     both = agents(f"sleep 1000 & echo $! >child; {WAITS}; exit 0")
     both.start_and_kill(when="up")
     both.release()
-    eventually(lambda: not alive(both.process.pid))
+    eventually(both.has_ended)
     child = int((both.work / "child").read_text())
     assert alive(child)
 
     both.runner.adopt(both.record)
 
+    both.finished()
     assert not alive(child)
 
 

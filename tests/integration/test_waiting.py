@@ -103,21 +103,19 @@ def test_an_inhibited_device_goes_on_when_the_time_has_come(cloud: Cloud, tmp_pa
     assert "waits: " in cloud.agent.log_text()
 
 
-def test_an_observer_runs_beside_an_apply_and_beside_what_waits(
-    cloud: Cloud, tmp_path: Path, eventually: Callable[..., Any]
-) -> None:
-    cloud.handler("slow", f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done")
+def test_an_observer_overtakes_what_waits(cloud: Cloud, tmp_path: Path, eventually: Callable[..., Any]) -> None:
+    (tmp_path / "inhibit" / "deploy").write_text("until 2100-01-01T00:00Z somebody works on the pump\n")
+    cloud.handler("plain", "exit 0")
     cloud.handler("look", 'echo \'{"details": {"seen": "all"}}\' >>"$JOB_EVENTS"', observe=True)
-    cloud.queue("slow", "slow")
-    eventually(lambda: cloud.status("slow") == "IN_PROGRESS")
+    cloud.queue("waits", "plain")
+    assert "somebody works on the pump" in eventually(lambda: cloud.waits("waits"))
 
     cloud.queue("look", "look")
     found = cloud.over("look")
 
     assert (found.status, found.details["seen"]) == ("SUCCEEDED", "all")
-    assert cloud.status("slow") == "IN_PROGRESS"
-    (tmp_path / "go").touch()
-    assert cloud.over("slow").status == "SUCCEEDED"
+    assert cloud.status("waits") == "QUEUED"
+    assert cloud.waits("waits"), "it keeps its place"
 
 
 def test_an_expired_url_is_replaced_while_the_handler_runs(cloud: Cloud) -> None:

@@ -41,6 +41,12 @@ TEXTS: dict[str, tuple[list[str], list[str]]] = {
     "connection.ca": (["", "ca.pem"], ["a\x00"]),
     "handlers.scripts": (["/s", "s"], ["", "\x00"]),
     "handlers.user": (["nobody", "_x", "Handler.one", "host$"], ["", "0", "a b", "-x", "a:b", "root\n"]),
+    "gates.directory": (["/g"], ["", "\x00"]),
+    "gates.time_zone": (
+        ["", "UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+1"],
+        ["Europe/", "/etc/localtime", "../UTC", "Europe/Köln", "CET-1CEST,M3.5.0", "UTC\n"],
+    ),
+    "gates.inhibit": (["/i"], ["", "\x00"]),
     "cloud.region": (
         ["", "eu-west-1", "us-gov-west-1", "eusc-de-east-1", "us-iso-east-1"],
         ["eu", "eu-west", "EU-WEST-1", "eu-west-1a", "-west-1"],
@@ -58,6 +64,16 @@ LISTS: dict[str, tuple[list[object], list[object]]] = {
     "handlers.allow_root": ([[], ["firmware"]], ["firmware", [""], [0]]),
     "handlers.run_as": ([[], ["operator"]], ["operator", ["a b"], [0]]),
     "handlers.environment": ([{}, {"TZ": "UTC", "_a1": "two\nlines"}], ["TZ=UTC", ["TZ"]]),
+    "handlers.collect": ([[], ["/var/log/*.log"]], ["/a", [""], ["a.log"], [1]]),
+    "handlers.download_without_digest": ([[], ["*"]], ["*", [""], [1]]),
+    "gates.windows": (
+        [[], ["Mon-Fri 22:00-04:00"], ["sat,Sun"], ["03:00-05:00", "Fri-Mon, Wed 00:00-24:00"], ["04:00-03:59"]],
+        [
+            *("Sat", [""], [3], [["Sat"]], ["Sat,"], ["Mo"], ["Monday"], ["SAT"], ["Sat-"], ["Sat\n"], ["Sat;Sun"]),
+            *(["3:00-5:00"], ["25:00-26:00"], ["04:60-05:00"], ["24:00-03:00"], ["03:00"], ["03:00-05:00 Sat"]),
+            *(["04:00-04:00"], ["Mon 00:00-00:00"], ["03:00 - 05:00"], ["Mon  03:00-05:00"], ["Sat", "x"]),
+        ],
+    ),
     "cloud.allow_s3_jobs": ([[], ["*"]], ["*", [""]]),
     "cloud.allow_batch_jobs": ([[], ["*"]], ["*", [""]]),
     "system.reboot": ([["reboot"], ["systemctl", "reboot"], []], ["reboot", [""], ["reboot", 1]]),

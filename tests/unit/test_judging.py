@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from thingjobs.config.settings import Config, Connection, Handlers, Thing
+from thingjobs.config.settings import Config, Connection, Handlers, Jobs, Thing
 from thingjobs.errors import DocumentError, HandlerError
 from thingjobs.judging import Judge, ThisDevice, account, effective_user, fits, may_be_root, missing_user
-from thingjobs.model import Code, Limits, Plan, Result, Status, ThingName, Verb
+from thingjobs.model import Code, Limits, Plan, Resources, Result, Status, ThingName, Verb
 from thingjobs.registry import Handler, Registry
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ FIRMWARE = Handler(
     Limits(apply=5),
     apply_rerun=True,
     cancel_apply=True,
+    observe=True,
+    max_defer=600,
+    keeps_daemons=True,
+    resumes_across_versions=True,
+    resources=Resources(memory=1 << 26),
+    params={"type": "object", "properties": {"slot": {"enum": ["a", "b"]}}, "additionalProperties": False},
 )
 FEW = settings(max_examples=settings().max_examples // 2, deadline=None)
 
@@ -194,6 +201,11 @@ def test_a_plan_holds_what_the_handler_declares_and_the_document_asks() -> None:
         limits=FIRMWARE.limits,
         apply_rerun=True,
         cancel_apply=True,
+        observe=True,
+        max_defer=600,
+        keeps_daemons=True,
+        resumes_across_versions=True,
+        resources=Resources(memory=1 << 26),
     )
 
 
@@ -222,6 +234,8 @@ def test_a_document_may_only_ask() -> None:
         ({"handler": "firmware", "version": ">=3"}, {}, Code.HANDLER_VERSION),
         ({"handler": "firmware", "version": "newest"}, {}, Code.DOCUMENT_INVALID),
         ({"handler": "firmware", "version": "9" * 5000}, {}, Code.DOCUMENT_INVALID),
+        ({"handler": "firmware", "params": {"slot": "c"}}, {}, Code.PARAMS_INVALID),
+        ({"handler": "firmware", "params": {"slott": "a"}}, {}, Code.PARAMS_INVALID),
     ],
 )
 def test_a_document_that_this_device_cannot_take_is_rejected_with_its_code(
@@ -248,6 +262,45 @@ def test_a_handler_without_a_version_fits_only_documents_that_want_none() -> Non
 @pytest.mark.parametrize("pattern", ["*", "firmware", "f*", "[a-g]*"])
 def test_an_operator_allows_handlers_by_pattern(pattern: str) -> None:
     assert isinstance(judge({"handler": "firmware"}, allow=(pattern,)), Plan)
+
+
+@pytest.mark.usefixtures("machine")
+def test_params_that_do_not_fit_are_refused_with_the_place_and_without_what_they_hold() -> None:
+    refused = judge({"handler": "firmware", "params": {"slot": "https://x/y?X-Amz-Signature=secret"}})
+
+    assert isinstance(refused, Result)
+    assert refused.reason == 'params.slot must be "a" or "b"'
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_handler_without_a_schema_takes_any_params() -> None:
+    plan = judge({"handler": "firmware", "params": {"any": ["thing"]}}, replace(FIRMWARE, params=None))
+
+    assert isinstance(plan, Plan)
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_handler_that_needs_what_this_agent_has_not_is_refused() -> None:
+    refused = judge({"handler": "firmware"}, replace(FIRMWARE, needs=frozenset({"cloud"})))
+
+    assert isinstance(refused, Result)
+    assert (refused.status, refused.code) == (Status.REJECTED, Code.HANDLER_BROKEN)
+    assert "firmware needs cloud" in refused.reason
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize(
+    ("minutes", "own", "both"), [(0, None, None), (0, 600, 600), (5, None, 300), (5, 600, 300), (50, 600, 600)]
+)
+def test_a_claim_is_put_off_for_the_shorter_of_what_handler_and_operator_say(
+    minutes: int, own: float | None, both: float | None
+) -> None:
+    told = replace(config(), jobs=Jobs(max_defer_minutes=minutes))
+
+    plan = Judge(told, Shelf(replace(FIRMWARE, max_defer=own))).judge({"handler": "firmware"})
+
+    assert isinstance(plan, Plan)
+    assert plan.max_defer == both
 
 
 # --- as whom ------------------------------------------------------------------------------------------------------
@@ -296,6 +349,39 @@ def test_root_under_another_name_is_root(machine: Callable[..., None]) -> None:
 
     assert isinstance(refused, Result)
     assert refused.code is Code.USER_FORBIDDEN
+
+
+@pytest.mark.parametrize(
+    ("uid", "wish", "handlers", "found"),
+    [
+        (0, "operator", {"run_as": ("operator",)}, "operator"),
+        (0, "operator", {"run_as": ("operator",), "allow_root": ("*",)}, "operator"),
+        (0, "operator", {"user": "operator"}, "operator"),
+        (0, "operator", {}, Code.USER_FORBIDDEN),
+        (0, "operator", {"allow_root": ("*",)}, Code.USER_FORBIDDEN),
+        (0, "thingjobs", {"allow_root": ("*",)}, "thingjobs"),
+        (0, "stranger", {"run_as": ("stranger",)}, Code.USER_UNKNOWN),
+        (0, "root", {}, Code.USER_FORBIDDEN),
+        (0, "root", {"run_as": ("root",)}, Code.USER_FORBIDDEN),
+        (0, "root", {"allow_root": ("firmware",)}, None),
+        (1000, "agent", {}, None),
+        (1000, "operator", {"run_as": ("operator",)}, Code.USER_FORBIDDEN),
+        (1000, "root", {"allow_root": ("*",)}, Code.USER_FORBIDDEN),
+        (1000, "stranger", {}, Code.USER_UNKNOWN),
+    ],
+)
+def test_whom_a_handler_wishes_to_be_is_for_the_local_policy_to_say(
+    machine: Callable[..., None], uid: int, wish: str, handlers: dict[str, Any], found: str | Code | None
+) -> None:
+    machine(uid=uid)
+
+    said = judge({"handler": "firmware"}, replace(FIRMWARE, user=wish), **handlers)
+
+    if isinstance(said, Plan):
+        assert said.user == found
+    else:
+        assert said.code is found
+        assert wish in said.reason
 
 
 def test_an_agent_whose_number_has_no_name_still_judges(machine: Callable[..., None]) -> None:

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from thingjobs.runner.events import MAX_CHARACTERS, MAX_DETAILS, MAX_LINE_BYTES, Lines, Said, fold
+from thingjobs.runner.events import MAX_CHARACTERS, MAX_DETAILS, MAX_LINE_BYTES, Lines, Said, fold, kept
+from thingjobs.runner.exits import signal_name
 from thingjobs.runner.joblog import TAIL_BYTES, Tail
-from thingjobs.runner.watcher import signal_name
+from thingjobs.runner.pace import Pace
 
-NAMES = ("progress", "message", "details", "reason", "code", "reject", "after", "unheard-of")
+NAMES = ("progress", "message", "details", "reason", "code", "reject", "after", "refresh", "unheard-of")
 VALUES = st.recursive(
     st.one_of(
         st.none(),
@@ -212,3 +213,67 @@ def test_a_shells_status_above_128_is_the_signal_that_it_stands_for() -> None:
 
     for number in range(1, 65):
         assert signal_name(128 + number) == known.get(number, f"signal {number}")
+
+
+# --- asking for parameters anew -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "refresh", "broken"),
+    [("params", True, 0), ("cloud", False, 0), ("moon", False, 0), ("", False, 0), (None, False, 1), (1, False, 1)],
+)
+def test_only_what_can_be_asked_for_is_asked_for(asked: object, refresh: bool, broken: int) -> None:
+    heard = said({"refresh": asked, "message": "expired"})
+
+    assert (heard.refresh, heard.broken, heard.message) == (refresh, broken, "expired")
+
+
+def test_having_asked_is_not_taken_back_by_other_words() -> None:
+    assert said({"refresh": "params"}, {"refresh": "cloud"}, {"message": "m"}).refresh
+
+
+# --- what an agent keeps for the next one ---------------------------------------------------------------------------
+
+
+@given(st.lists(EVENTS, max_size=3))
+@FEW
+def test_what_is_kept_for_the_next_agent_says_all_that_the_result_needs(events: list[dict[str, Any]]) -> None:
+    heard = said(*events)
+
+    again = fold(Said(), kept(heard)) if kept(heard) else Said()
+
+    for name in ("details", "reason", "code", "reject", "after"):
+        assert getattr(again, name) == getattr(heard, name)
+    assert again.broken == 0
+
+
+def test_news_alone_is_not_kept() -> None:
+    assert kept(said({"progress": 40, "message": "m", "refresh": "params"})) == b""
+
+
+# --- taking no more than a share ------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.floats(0, 2), st.floats(0, 5)), max_size=20))
+@FEW
+def test_who_waits_as_told_takes_no_more_than_its_share(work: list[tuple[float, float]]) -> None:
+    pace, now, done = Pace(0.2, 0.5), 1000.0, 0.0
+    for seconds, idle in work:
+        now += idle
+        now += pace.wait(now)
+        pace.spent(seconds, now)
+        done += seconds
+        now += pace.wait(now)
+
+    assert done <= 0.2 * (now - 1000.0) + 0.5 + 1e-6
+
+
+def test_a_little_is_free() -> None:
+    pace = Pace(0.2, 0.5)
+    pace.spent(0.4, 10.0)
+
+    assert pace.wait(10.0) == 0.0
+    pace.spent(0.3, 10.0)
+    assert pace.wait(10.0) == pytest.approx(1.0)
+    assert pace.wait(10.4) == pytest.approx(0.6)
+    assert pace.wait(11.5) == 0.0

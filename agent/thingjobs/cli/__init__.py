@@ -34,7 +34,14 @@ exit codes: 0 done; 1 a job did not succeed, or a document would be rejected;
 
 
 #: The commands in the order of the help, and the module of each.
-COMMANDS = {"run": "run", "dry-run": "dry_run", "validate": "validate", "status": "status"}
+COMMANDS = {
+    "run": "run",
+    "dry-run": "dry_run",
+    "validate": "validate",
+    "status": "status",
+    "handlers": "handlers",
+    "job": "job",
+}
 
 
 def parser(wanted: str = "") -> argparse.ArgumentParser:
@@ -86,6 +93,12 @@ def _carry_out(chosen: argparse.Namespace) -> int:
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def print_help(chosen: argparse.Namespace) -> int:
+    """Show the help of a command that was called without saying what it is to do."""
+    chosen.parser.print_help(sys.stderr)
+    return USAGE
 
 
 def complain(*lines: str) -> None:

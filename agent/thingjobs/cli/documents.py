@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from thingjobs.cli import complain, options
 from thingjobs.errors import DocumentError
-from thingjobs.judging import Judge
+from thingjobs.judging import Judge, registry_for
 from thingjobs.model import Code, Plan, Result, Status
-from thingjobs.registry import Registry
 from thingjobs.transport.local import parse_document
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def judged(names: Sequence[str], config: Config) -> list[tuple[str, Plan | Resul
     contents = read_all(names)
     if contents is None:
         return None
-    judge = Judge(config, Registry(config.handlers.directory))
+    judge = Judge(config, registry_for(config, config.state.directory, read_only=True))
     return [(name, verdict(judge, data)) for name, data in contents]
 
 

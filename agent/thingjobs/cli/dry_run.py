@@ -11,6 +11,7 @@ import shlex
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from thingjobs.machine.effects import Run
 from thingjobs.machine.events import Ending, Finished
 from thingjobs.model import Code, Identity, JobId, Phase, Plan, Record, Result, Status, Verb
 from thingjobs.redact import redacted_json
+from thingjobs.registry import quiet
 from thingjobs.runner import Runner, Settings
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ def foresee(config: Config, found: Plan | Result) -> dict[str, Any]:
         "would": "run",
         "handler": found.handler,
         "version": found.version,
-        "user": effective_user(config, found.handler),
+        "user": found.user or effective_user(config, found.handler),
         "verbs": [verb for verb in ORDER if verb in found.verbs],
         "updates": [Status.IN_PROGRESS, "SUCCEEDED or FAILED"],
         **_of_params(found),
@@ -105,6 +107,7 @@ def _check(config: Config, plan: Plan) -> Ending:
         Path(folder).chmod(0o711)
         environment = options.handler_environment(config)
         runner = Runner(Settings(Path(folder), config.thing.name, boot.boot_id(), environment), events.put)
+        plan = replace(plan, argv=quiet(plan.argv))
         record = Record(identity, Phase.CHECKING, claim="", version=1, plan=plan, document={})
         try:
             runner.spawn(Run(record, Verb.CHECK, attempt=1, dry_run=True))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from thingjobs import config as configuration
 from thingjobs.errors import ConfigError
 from thingjobs.runner import INHERITED
+from thingjobs.runner.given import DEFAULT_PATH, with_own_commands
 
 if TYPE_CHECKING:
     import argparse
@@ -84,4 +85,4 @@ def load_or_local(chosen: argparse.Namespace) -> Config:
 def handler_environment(config: Config) -> dict[str, str]:
     """Return what handlers get of the agent's own environment and of the configuration."""
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    return {**inherited, **config.handlers.environment}
+    return {**inherited, "PATH": with_own_commands(inherited.get("PATH", DEFAULT_PATH)), **config.handlers.environment}

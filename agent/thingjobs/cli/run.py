@@ -12,6 +12,7 @@ import queue
 import random
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thingjobs import __version__, boot, policy
@@ -19,13 +20,13 @@ from thingjobs.cli import USAGE, complain, options
 from thingjobs.config import check_files
 from thingjobs.daemon import Daemon, Parts
 from thingjobs.errors import ConfigError
+from thingjobs.gates import Gates
 from thingjobs.journal import Journal
-from thingjobs.judging import Judge, missing_user
+from thingjobs.judging import Judge, missing_user, registry_for
 from thingjobs.machine import Stopping
 from thingjobs.machine.events import Stop
 from thingjobs.model import JobId
 from thingjobs.notify import Notifier
-from thingjobs.registry import Registry
 from thingjobs.runner import Runner
 from thingjobs.runner import Settings as RunnerSettings
 from thingjobs.statusbox import StatusBox
@@ -207,12 +208,15 @@ def _how_it_ends(state: State) -> str:
 def _parts(config: Config, transport: Transport, journal: Journal, inbox: queue.SimpleQueue[Any]) -> Parts:
     """Put the agent together."""
     boot_id = boot.boot_id(config.system.boot_id_file)
-    registry = Registry(config.handlers.directory, config.state.directory / "handlers.json")
+    registry = registry_for(config, config.state.directory)
     settings = RunnerSettings(
         state=config.state.directory,
         thing=config.thing.name,
         boot=boot_id,
         environment=options.handler_environment(config),
+        max_kib_s=config.jobs.max_download_kib_s,
+        digest_optional=config.handlers.download_without_digest,
+        runtime=_runtime_folder(),
     )
     return Parts(
         settings=policy.Settings(
@@ -226,11 +230,19 @@ def _parts(config: Config, transport: Transport, journal: Journal, inbox: queue.
         journal=journal,
         runner=Runner(settings, inbox.put),
         judge=Judge(config, registry),
+        handlers=registry,
+        gates=Gates(config.gates, inbox.put),
         boot=boot_id,
         reboot=config.system.reboot,
         nonce=os.urandom(8).hex(),
         thing=config.thing.name,
     )
+
+
+def _runtime_folder() -> Path | None:
+    """Return the folder in memory that the service manager made for the agent (systemd: RuntimeDirectory=)."""
+    first = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return Path(first) if first else None
 
 
 def _transport(config: Config) -> Transport:

@@ -6,6 +6,8 @@
     settle       all files together: overriding, what is missing, what contradicts
     load         reading files; `load` and `local`
     files        `check_files`: certificates, keys and folders that the configuration names
+    windows      maintenance windows as text
+    zones        time zones by name, and the device's own
     names        the thing's name from the host, a file or the certificate (`certificate` reads it)
     schema       the JSON Schema, generated from the table: `python -m thingjobs.config.schema`
 
@@ -18,6 +20,7 @@ from thingjobs.config.settings import (
     Cloud,
     Config,
     Connection,
+    Gates,
     Handlers,
     Jobs,
     State,
@@ -29,6 +32,7 @@ __all__ = [
     "Cloud",
     "Config",
     "Connection",
+    "Gates",
     "Handlers",
     "Jobs",
     "State",

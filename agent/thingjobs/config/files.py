@@ -10,7 +10,7 @@ import re
 import stat
 from typing import TYPE_CHECKING
 
-from thingjobs.config.settings import Handlers
+from thingjobs.config.settings import Gates, Handlers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,7 @@ def check_files(config: Config) -> list[str]:
         *_bundle("AWS_CA_BUNDLE", config.cloud.ca_bundle),
         *_handler_folders(config.handlers),
         *_scripts(config.handlers.scripts),
+        *_gates(config.gates.directory),
         *_boot_id(config.system.boot_id_file),
         *_state(config.state.directory),
     ]
@@ -133,6 +134,10 @@ def _handler_folders(handlers: Handlers) -> Iterator[str]:
 
 def _scripts(folder: Path) -> list[str]:
     return list(_folder("handlers.scripts", folder, may_be_missing=folder == Handlers().scripts))
+
+
+def _gates(folder: Path) -> list[str]:
+    return list(_folder("gates.directory", folder, may_be_missing=folder == Gates().directory))
 
 
 def _folder(name: str, folder: Path, *, may_be_missing: bool) -> Iterator[str]:

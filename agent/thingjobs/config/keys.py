@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from thingjobs.config.kinds import LINE, Kind, choice, number, path, paths, table, text, texts
-from thingjobs.config.settings import Cloud, Connection, Handlers, Jobs, State, System, Thing
+from thingjobs.config.settings import Cloud, Connection, Gates, Handlers, Jobs, State, System, Thing
+from thingjobs.config.windows import windows
 from thingjobs.model import THING_NAME_PATTERN
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
         "connection": Connection,
         "jobs": Jobs,
         "handlers": Handlers,
+        "gates": Gates,
         "cloud": Cloud,
         "system": System,
         "state": State,
@@ -85,7 +87,7 @@ def _plain(value: object) -> object:
 
 
 def _table() -> tuple[Key, ...]:
-    return (*_thing(), *_connection(), *_jobs(), *_handlers(), *_cloud(), *_machine())
+    return (*_thing(), *_connection(), *_jobs(), *_handlers(), *_gates(), *_cloud(), *_machine())
 
 
 def _thing() -> tuple[Key, ...]:
@@ -180,6 +182,12 @@ def _jobs() -> tuple[Key, ...]:
             "The most that downloads may take of the line; 0: no limit.",
             0,
         ),
+        Key(
+            "jobs.max_defer_minutes",
+            number(0, 525_600, "minutes"),
+            "How long a job may be put off by closed gates or its handler before it fails; 0: as long as it takes.",
+            0,
+        ),
     )
 
 
@@ -195,7 +203,7 @@ def _handlers() -> tuple[Key, ...]:
         Key(
             "handlers.directory",
             paths("a folder"),
-            "The folders that hold handlers, one folder each.",
+            "The folders that hold handlers: a folder NAME with a manifest.json, or a program NAME.",
             ["/etc/thingjobs/handlers"],
         ),
         Key(
@@ -229,6 +237,43 @@ def _handlers() -> tuple[Key, ...]:
             "Environment variables that every handler gets.",
             {"TZ": "UTC"},
             secret=True,
+        ),
+        Key(
+            "handlers.download_without_digest",
+            texts("a list of patterns of handler names", _PATTERN),
+            "Patterns of the handlers that may download files whose digest the job does not say.",
+            ["aws-steps"],
+        ),
+        Key(
+            "handlers.collect",
+            texts("a list of patterns of files", text("an absolute path that may hold * and ?", rf"/{LINE}")),
+            "Patterns of the files that a job may have collected besides logs and state; * does not cross a /.",
+            ["/var/log/*.log"],
+        ),
+    )
+
+
+def _gates() -> tuple[Key, ...]:
+    zone = text("the IANA name of a time zone, or empty", r"(?:[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+)*)?")
+    return (
+        Key(
+            "gates.directory",
+            path("a folder"),
+            "The folder of the programs that say whether the device may be changed now.",
+            "/etc/thingjobs/gates",
+        ),
+        Key(
+            "gates.windows",
+            windows(),
+            "The maintenance windows: when the device may be changed; none: always.",
+            ["Mon-Fri 22:00-04:00", "Sat,Sun"],
+        ),
+        Key("gates.time_zone", zone, "The time zone of the windows; empty: that of the device.", "Europe/Berlin"),
+        Key(
+            "gates.inhibit",
+            path("a folder"),
+            "The folder of the files that hold jobs back while they are locked, or until a time that they say.",
+            "/run/thingjobs/inhibit",
         ),
     )
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from thingjobs.config.windows import Window
     from thingjobs.model import ThingName
 
 
@@ -66,6 +67,7 @@ class Jobs:
     Attributes:
         only: patterns of job ids; jobs that match none are left alone.
         max_download_kib_s: 0: as fast as it goes.
+        max_defer_minutes: how long a job may be put off before it is claimed and FAILED; 0: as long as it takes.
     """
 
     only: tuple[str, ...] = ("*",)
@@ -73,6 +75,7 @@ class Jobs:
     progress_interval_seconds: int = 300
     poll_interval_seconds: int = 900
     max_download_kib_s: int = 0
+    max_defer_minutes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +83,15 @@ class Handlers:
     """Where handlers are and what they may do.
 
     Attributes:
-        directory: folders with one folder per handler.
+        directory: folders that hold a folder or a program for each handler.
         scripts: the scripts that AWS steps documents name.
         allow: patterns of handler names that may run at all.
         allow_root: handlers that may run as root.
         run_as: accounts that a document may name.
         user: the account for handlers when the agent is root; None: the agent's own.
         environment: what every handler gets on top of the contract's own variables.
+        download_without_digest: patterns of the handlers that may download what no digest vouches for.
+        collect: patterns of the files that the handler `collect` may send, besides logs and state.
     """
 
     directory: tuple[Path, ...] = (Path("/etc/thingjobs/handlers"),)
@@ -96,6 +101,25 @@ class Handlers:
     run_as: tuple[str, ...] = ()
     user: str | None = "thingjobs"
     environment: Mapping[str, str] = field(default_factory=_nothing, repr=False)
+    download_without_digest: tuple[str, ...] = ("aws-steps",)
+    collect: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """What may keep the agent from changing the device for now.
+
+    Attributes:
+        directory: programs that are asked; see `thingjobs.gates`.
+        windows: when the device may be changed; none: always.
+        time_zone: the IANA name of the zone that they are meant in; empty: the device's own.
+        inhibit: the folder of the files that hold the agent back while they are locked or until a time in them.
+    """
+
+    directory: Path = Path("/etc/thingjobs/gates")
+    windows: tuple[Window, ...] = ()
+    time_zone: str = ""
+    inhibit: Path = Path("/run/thingjobs/inhibit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +176,7 @@ class Config:
     connection: Connection
     jobs: Jobs = Jobs()
     handlers: Handlers = field(default_factory=Handlers)
+    gates: Gates = Gates()
     cloud: Cloud = Cloud()
     system: System = System()
     state: State = State()

@@ -1,11 +1,12 @@
 """All configuration files together: what is missing, what contradicts, and the finished `Config`.
 
-Files are already read. All that is looked up here is the thing's name, where a setting says how to find it.
+Files are already read. All that is looked up here is the thing's name, where a setting says how to find it, and
+whether there is a time zone of the name given.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ from thingjobs.config.judge import Draft, judge
 from thingjobs.config.keys import KEYS, REGION, URL
 from thingjobs.config.kinds import shown
 from thingjobs.config.names import thing_name
-from thingjobs.config.settings import Cloud, Config, Connection, Handlers, Jobs, State, System, Thing
+from thingjobs.config.settings import Cloud, Config, Connection, Gates, Handlers, Jobs, State, System, Thing
+from thingjobs.config.zones import LOCAL, zone
 from thingjobs.errors import ConfigError
 from thingjobs.model import ThingName
 
@@ -59,6 +61,7 @@ def settle(sources: Sequence[Source], host: Host) -> Config:
     thing = _thing(draft, host, merged)
     connection = _connection(draft, host, merged, thing)
     cloud = _cloud(draft, host, merged)
+    gates = _gates(draft, host, merged)
     if draft.problems or thing is None:
         raise ConfigError(tuple(dict.fromkeys(draft.problems)))
     return Config(
@@ -66,6 +69,7 @@ def settle(sources: Sequence[Source], host: Host) -> Config:
         connection=connection,
         jobs=Jobs(**_section(merged, "jobs")),
         handlers=Handlers(**_section(merged, "handlers")),
+        gates=gates,
         cloud=cloud,
         system=System(**_section(merged, "system")),
         state=State(**_section(merged, "state")),
@@ -187,6 +191,23 @@ def _cloud(draft: Draft, host: Host, merged: Mapping[str, Any]) -> Cloud:
         values[name] = _variable(draft, host, URL, "http://127.0.0.1:5000", *names)
     bundle = host.environment.get("AWS_CA_BUNDLE")
     return Cloud(**values, ca_bundle=Path(bundle).absolute() if bundle else None)
+
+
+def _gates(draft: Draft, host: Host, merged: Mapping[str, Any]) -> Gates:
+    """Return the gates; their time zone is the one written, else that of the environment, else the device's own."""
+    gates = Gates(**_section(merged, "gates"))
+    name, value, where = "gates.time_zone", gates.time_zone, ""
+    if name in draft.values:
+        where = str(draft.values[name].path)
+    elif gates.windows:  # TZ is how a container is told its zone; without windows it means nothing here.
+        name, value, where = "TZ", host.environment.get("TZ", "").removeprefix(":"), "the environment"
+    if not value or value == str(LOCAL):
+        return gates
+    try:
+        zone(value)
+    except ValueError as error:
+        draft.refuse(name, value, where, str(error))
+    return replace(gates, time_zone=value)
 
 
 def _variable(draft: Draft, host: Host, kind: Kind, example: str, *names: str) -> str:

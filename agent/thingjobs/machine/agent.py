@@ -271,7 +271,8 @@ def _list_changed(turn: Turn, event: ListChanged) -> None:
             _give(turn, job, Doubted())
     waiting = shown.difference(turn.state.remembered, turn.state.jobs, turn.state.foreign)
     if turn.state.busy:
-        look.beside(turn, event.queued)
+        if LookTimer.ASIDE not in turn.state.timers:
+            look.beside(turn, event.queued)
     elif waiting and LookTimer.EXPECT not in turn.state.timers and turn.connected:
         # `notify-next` follows when the head changed; when it does not, it was lost.
         turn.change(timers={**turn.state.timers, LookTimer.EXPECT: turn.now.clock + EXPECT_NEXT_WITHIN})

@@ -139,17 +139,12 @@ def _put_off_until(turn: Turn, job: Job, at: float) -> Job:
     turn.change(deferrals={**turn.state.deferrals, job.identity: Deferral(known.tries + 1, known.since)})
     if not known.tries:  # Observers behind it need not wait as well.
         turn.change(timers={**turn.state.timers, LookTimer.ASIDE: clock + ASIDE_SOON})
-    limit = _max_defer(turn, job)
+    limit = math.inf if job.record.plan.max_defer is None else job.record.plan.max_defer
     if clock - known.since >= limit:
         minutes = f"{limit / 60:g} minutes"
         reason = f"it was put off for {minutes}, and may not wait longer; in the end: {job.record.note}"
         return claim(turn, job.with_(result=Result(Status.FAILED, Code.GATE_EXPIRED, reason)))
     return job.with_(phase=Phase.DEFERRED, verb=None).at(Timer.DEFER, min(at, known.since + limit))
-
-
-def _max_defer(turn: Turn, job: Job) -> float:
-    limits = (turn.settings.max_defer, job.record.plan.max_defer)
-    return min((limit for limit in limits if limit is not None), default=math.inf)
 
 
 def on_deferred_due(turn: Turn, job: Job, event: Due) -> Job | None:  # noqa: ARG001

@@ -7,53 +7,45 @@ handler. What runs when is the core's decision; this package carries it out.
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import pwd
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from thingjobs import boot
 from thingjobs.errors import StateError
-from thingjobs.machine.events import Ending, Evidence, Finished
-from thingjobs.runner import joblog
-from thingjobs.runner.process import Account, Place, Started, account_of, end_leftovers, end_verbs, job_json, start
-from thingjobs.runner.watcher import Watcher, never_began, read_exit, signal_name
+from thingjobs.machine.events import Evidence, Finished
+from thingjobs.runner import cgroup, exits, given, joblog
+from thingjobs.runner.place import HOLD, Account, Place, account_of, homes
+from thingjobs.runner.process import Started, put_into, start
+from thingjobs.runner.settings import INHERITED, Settings
+from thingjobs.runner.sweep import Family, end_verbs
+from thingjobs.runner.watcher import Subject, Watcher, said_before
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from thingjobs.machine.effects import Run
     from thingjobs.machine.events import Progressed
-    from thingjobs.model import Identity, Process, Record, Verb
+    from thingjobs.model import Identity, Json, Process, Record, Verb
+    from thingjobs.runner.cgroup import Tree
+
+__all__ = ["INHERITED", "Runner", "Settings"]
+
+log = logging.getLogger("thingjobs")
 
 MAX_LOGS = 50
 #: An emptied folder that waits for the next execution.
 SPARE = "spare"
-#: What a handler inherits from the agent's own environment, if it is set there; nothing else, and nothing of the job.
-INHERITED = ("PATH", "LANG", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What does not change while the agent runs.
-
-    Attributes:
-        state: the state folder.
-        environment: what every handler gets, from [handlers.environment] and the agent's own environment.
-    """
-
-    state: Path
-    thing: str
-    boot: str
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Runner:
-    """Carries out Run, Go, Kill and Clean.
+    """Carries out Run, Go, Kill, Refresh and Clean.
 
     Args:
         put: takes Progressed and Finished, from the watchers' threads.
@@ -65,7 +57,15 @@ class Runner:
         self._started: dict[Identity, tuple[Run, Started]] = {}
         self._watchers: dict[Identity, Watcher] = {}
         self._settled: set[Identity] = set()
+        #: Executions that are not at their place in the state folder.
+        self._aside: dict[Identity, Place] = {}
+        self._jobs: dict[Identity, Json] = {}
         self._spare = settings.state / SPARE
+        self._looked_for_tree = False
+        self._tree_found: Tree | None = None
+        self._warned: set[str] = set()
+
+    # --- one run of a verb ----------------------------------------------------------------------------------------
 
     def spawn(self, run: Run) -> Process:
         """Make the process of a verb; it waits for `go`.
@@ -74,20 +74,49 @@ class Runner:
             StateError: it could not be made; the message says why.
         """
         record = run.record
-        deadline = time.time() + record.plan.limits.of(run.verb)
         try:
             account = account_of(record.plan.user) if record.plan.user else None
-            place = self._place(record.identity)
-            self._settle(record.identity, place, account)
-            environment = self._environment(place, run, account)
-            job = job_json(run, self._settings.thing, deadline)
-            started = start(place, run, job=job, environment=environment, account=account, boot_id=self._settings.boot)
+            place = self._prepared(run, account)
+            environment = self._environment(place, run.verb, account)
+            started = start(place, run, environment=environment, account=account, boot_id=self._settings.boot)
         except OSError as error:
             raise StateError(f"{error.filename or record.plan.argv[0]}: {error.strerror or error}") from None
         except (ValueError, subprocess.SubprocessError) as error:
             raise StateError(f"{record.plan.argv[0]}: {error}") from None
-        self._started[record.identity] = (run, started)
+        self._started[record.identity] = (run, self._confined(started, run))
         return started.process
+
+    def _prepared(self, run: Run, account: Account | None) -> Place:
+        """Return the place of a run, made ready for it.
+
+        What only observes is wanted most of all when the disk is full or read-only: then it works elsewhere.
+
+        Raises:
+            OSError: there is none.
+        """
+        identity = run.record.identity
+        try:
+            return self._prepare(self._place(identity), run, account)
+        except OSError:
+            if not run.record.plan.observe:
+                raise
+        for home in homes(self._settings.runtime):
+            place = Place(home / identity.key)
+            with contextlib.suppress(OSError):
+                self._settled.discard(identity)
+                self._aside[identity] = self._prepare(place, run, account)
+                return place
+        reason = "nothing can be written here, nor in /run and /tmp"
+        raise OSError(errno.EROFS, reason, str(self._settings.state))
+
+    def _prepare(self, place: Place, run: Run, account: Account | None) -> Place:
+        self._settle(run.record.identity, place, account)
+        rules = self._downloads(run.record)
+        deadline = time.time() + run.record.plan.limits.of(run.verb)
+        job = given.job_json(run, thing=self._settings.thing, deadline=deadline, downloads=rules)
+        place.prepare_run(job, place.exit_file(run.verb, run.attempt), account)
+        self._jobs[run.record.identity] = job
+        return place
 
     def _settle(self, identity: Identity, place: Place, account: Account | None) -> None:
         """Make sure that nothing else runs in the folder, and take the spare one if there is none yet."""
@@ -97,9 +126,27 @@ class Runner:
         if place.folder.exists():
             # An earlier agent made it. What it left running there is in no journal, or it would have been adopted.
             end_verbs(place.folder)
-        elif account is None or account.uid == os.geteuid():
+            if tree := self._tree():
+                tree.sweep({identity.key}, spare=False)
+        elif account is None or account.owner is None:
             with contextlib.suppress(OSError):
                 self._spare.rename(place.folder)
+
+    def _confined(self, started: Started, run: Run) -> Started:
+        """Put a process into a cgroup of its own, where there are such; say once a handler what limits are not kept."""
+        plan = run.record.plan
+        tree, lost = self._tree(), [controller for controller, _, _ in cgroup.wanted(plan.resources)]
+        if tree is not None:
+            try:
+                cell, lost = tree.make(self._cell_name(run.record, run.verb, run.attempt), plan.resources)
+                started = put_into(started, tree, cell)
+            except OSError as error:
+                log.warning("cannot give %s a cgroup of its own: %s", plan.handler, error)
+        if lost and plan.handler not in self._warned:
+            self._warned.add(plan.handler)
+            text = "%s: its limits of %s are not kept: that takes cgroup v2, delegated to the agent (Delegate=yes)"
+            log.warning(text, plan.handler, " and ".join(lost))
+        return started
 
     def go(self, identity: Identity) -> None:
         """Let a process begin that was made before."""
@@ -107,20 +154,29 @@ class Runner:
         if found is None:
             return
         run, started = found
-        watcher = Watcher(
-            identity,
-            run.verb,
-            run.attempt,
-            pid=started.process.pid,
-            child=started.child,
-            pidfd=started.pidfd,
-            pipes=started.pipes,
-            exit_file=started.exit_file,
-            put=self._put,
-        )
-        self._watchers[identity] = watcher
-        watcher.start()
+        subject = self._subject(run.record, run.verb, run.attempt, started.family, started.pipes)
+        self._watch(Watcher(replace(subject, child=started.child), self._put))
         started.go()
+
+    def _subject(
+        self, record: Record, verb: Verb, attempt: int, family: Family, pipes: tuple[int, int, int]
+    ) -> Subject:
+        return Subject(
+            identity=record.identity,
+            verb=verb,
+            attempt=attempt,
+            child=None,
+            pipes=pipes,
+            exit_file=self._place(record.identity).exit_file(verb, attempt),
+            family=family,
+            grace=self._settings.grace,
+            memory=record.plan.resources.memory,
+        )
+
+    def _watch(self, watcher: Watcher) -> None:
+        self._watchers[watcher.identity] = watcher
+        self._settled.add(watcher.identity)
+        watcher.start()
 
     def kill(self, identity: Identity) -> None:
         """End a verb: one that has not begun at once and without a word, one that runs by SIGTERM, then SIGKILL."""
@@ -132,42 +188,64 @@ class Runner:
         if watcher is not None:
             watcher.end()
 
+    def refresh(self, record: Record) -> None:
+        """Write job.json anew for the verb that runs: the parameters of `record`, under the next revision.
+
+        Raises:
+            StateError: it could not be written.
+        """
+        identity = record.identity
+        if identity not in self._watchers:
+            return
+        place, job = self._place(identity), self._jobs.get(identity)
+        if job is None:
+            rules = self._downloads(record)
+            old = place.read_job()
+            job = given.job_again(old, record, thing=self._settings.thing, now=time.time(), downloads=rules)
+        job = given.anew(job, record.plan.params)
+        try:
+            place.write_job(job, account_of(record.plan.user) if record.plan.user else None)
+        except OSError as error:
+            raise StateError(f"cannot write job.json anew in {place.work}: {error.strerror or error}") from None
+        self._jobs[identity] = job
+
+    # --- after a restart of the agent -----------------------------------------------------------------------------
+
     def adopt(self, record: Record) -> Evidence:
         """Find, after the agent was started again, what became of the verb in flight.
 
         Raises:
             StateError: it runs, and cannot be watched.
         """
-        if record.verb is None or record.process is None:
+        verb, process = record.verb, record.process
+        if verb is None or process is None:
             return Evidence.NOT_STARTED
-        place = self._place(record.identity)
-        attempt = record.attempts.get(record.verb, 1)
-        exit_file = place.exit_file(record.verb, attempt)
+        place = self._place_found(record.identity)
+        attempt = record.attempts.get(verb, 1)
+        family = self._family(record, verb, attempt, process, place)
         try:
-            pidfd = self._open_process(record.process)
+            pidfd = self._open_process(process)
             if pidfd is None:
-                if record.process.boot == self._settings.boot:
-                    end_leftovers(record.process, place.work)
-                return self._ended(record.identity, record.verb, attempt, exit_file)
+                return self._ended(record, verb, attempt, family)
             pipes = self._open_pipes(place, pidfd)
         except OSError as error:
             # What cannot be found out is not made up: a verb that is taken for lost may be run a second time.
-            raise StateError(f"cannot look after {record.verb} of {record.identity}: {error}") from None
-        watcher = Watcher(
-            record.identity,
-            record.verb,
-            attempt,
-            pid=record.process.pid,
-            child=None,
-            pidfd=pidfd,
-            pipes=pipes,
-            exit_file=exit_file,
-            put=self._put,
-        )
-        self._watchers[record.identity] = watcher
-        self._settled.add(record.identity)
-        watcher.start()
+            raise StateError(f"cannot look after {verb} of {record.identity}: {error}") from None
+        subject = self._subject(record, verb, attempt, replace(family, pidfd=pidfd), pipes)
+        self._watch(Watcher(subject, self._put, said_before(subject.exit_file)))
         return Evidence.ADOPTED
+
+    def _family(self, record: Record, verb: Verb, attempt: int, process: Process, place: Place) -> Family:
+        tree = self._tree()
+        return Family(
+            process.pid,
+            -1,
+            place.work,
+            adopted=True,
+            keeps=record.plan.keeps_daemons,
+            tree=tree,
+            cell=tree.find(self._cell_name(record, verb, attempt)) if tree else None,
+        )
 
     def _open_process(self, process: Process) -> int | None:
         """Return a handle of `process`, None if it is gone; the handle comes first, so that it is of no later one."""
@@ -175,39 +253,51 @@ class Runner:
             pidfd = os.pidfd_open(process.pid)
         except ProcessLookupError:
             return None
-        if boot.lives(process, self._settings.boot):
-            return pidfd
-        os.close(pidfd)
-        return None
+        lives = False
+        try:
+            lives = boot.lives(process, self._settings.boot)
+        finally:
+            if not lives:
+                os.close(pidfd)
+        return pidfd if lives else None
 
     @staticmethod
     def _open_pipes(place: Place, pidfd: int) -> tuple[int, int, int]:
         try:
             with contextlib.suppress(OSError):
                 return place.open_pipes()
-            # Somebody removed them. Nothing comes through new ones, but that it ends is still seen.
+            # Somebody removed them. Nothing comes through new ones, not even the shim's wake-up: so it shall not stay.
             place.make(None)
+            (place.folder / HOLD).unlink()
             return place.open_pipes()
         except OSError:
             os.close(pidfd)
             raise
 
-    def _ended(self, identity: Identity, verb: Verb, attempt: int, exit_file: Path) -> Evidence:
-        if never_began(exit_file):
+    def _ended(self, record: Record, verb: Verb, attempt: int, family: Family) -> Evidence:
+        """The shim is gone: an earlier agent ended it, or it was killed. End what it left, tell how the verb ended."""
+        exit_file = self._place(record.identity).exit_file(verb, attempt)
+        stored = exits.stored(exit_file)
+        if record.process is not None and record.process.boot == self._settings.boot:
+            if not stored.complete:
+                family.kill()
+            family.sweep()
+        if stored.never:
             return Evidence.NOT_STARTED
-        code = read_exit(exit_file)
-        if code is None:
+        if stored.code is None:
             return Evidence.LOST
-        name = signal_name(code)
-        ending = Ending(None if name else code, name, "its output was not kept, the agent was away")
-        self._put(Finished(identity, verb, attempt, ending))
+        said = said_before(exit_file)
+        self._put(Finished(record.identity, verb, attempt, exits.ending(stored.code, said, said.reason)))
         return Evidence.ADOPTED
+
+    # --- afterwards -----------------------------------------------------------------------------------------------
 
     def clean(self, identity: Identity) -> None:
         """Remove an execution's folder and keep its log."""
         watcher = self._watchers.pop(identity, None)
-        self._settled.discard(identity)
         place = self._place(identity)
+        self._settled.discard(identity)
+        self._jobs.pop(identity, None)
         logs = self._settings.state / "logs"
         try:
             if joblog.collect(place.folder, logs / f"{identity.key}.log"):
@@ -215,8 +305,12 @@ class Runner:
                     old.unlink()
         except OSError:
             pass  # A full disk loses a log, never a job.
-        if not (watcher is not None and watcher.silent and self._ours(place) and place.give_back(self._spare)):
+        if self._aside.pop(identity, None) is not None or not self._may_be_used_again(place, watcher):
             place.remove()
+
+    def _may_be_used_again(self, place: Place, watcher: Watcher | None) -> bool:
+        """Keep an emptied folder for the next execution; False if nothing was kept."""
+        return watcher is not None and watcher.silent and self._ours(place) and place.give_back(self._spare)
 
     @staticmethod
     def _ours(place: Place) -> bool:
@@ -227,14 +321,20 @@ class Runner:
             return False
 
     def sweep(self, keep: set[str]) -> None:
-        """Remove the folders of executions that are not among the keys `keep`: a crash came before their clean-up."""
-        jobs = self._settings.state / "jobs"
-        for path in jobs.iterdir() if jobs.is_dir() else ():
+        """Remove what earlier agents left of executions that are not among the keys `keep`: a crash came in between."""
+        for path in self._left_behind():
             if path.name not in keep:
                 place = Place(path)
                 end_verbs(place.folder)
                 place.remove()
+        if tree := self._tree():
+            tree.sweep(keep)
         Place(self._spare).remove()
+
+    def _left_behind(self) -> Iterator[Path]:
+        for jobs in (self._settings.state / "jobs", *homes(self._settings.runtime, existing=True)):
+            if jobs.is_dir():
+                yield from list(jobs.iterdir())
 
     def let_go(self) -> None:
         """Stop watching; what runs goes on, for the next agent to find."""
@@ -246,20 +346,40 @@ class Runner:
         for watcher in self._watchers.values():
             watcher.join(5)
 
-    def _place(self, identity: Identity) -> Place:
-        return Place(self._settings.state / "jobs" / identity.key)
+    # --- where and with what --------------------------------------------------------------------------------------
 
-    def _environment(self, place: Place, run: Run, account: Account | None) -> dict[str, str]:
-        return {
-            "PATH": DEFAULT_PATH,
-            "LANG": "C.UTF-8",
-            **self._settings.environment,
-            "HOME": account.home if account else _home(),
-            "JOB_CONTRACT": "1",
-            "JOB_VERB": run.verb.value,
-            "JOB_DIR": str(place.work),
-            "JOB_EVENTS": str(place.folder / "events"),
-        }
+    def _place(self, identity: Identity) -> Place:
+        return self._aside.get(identity) or Place(self._settings.state / "jobs" / identity.key)
+
+    def _place_found(self, identity: Identity) -> Place:
+        """Return where an earlier agent had an execution."""
+        place = self._place(identity)
+        if not place.folder.is_dir():
+            for home in homes(self._settings.runtime, existing=True):
+                if (home / identity.key).is_dir():
+                    place = self._aside[identity] = Place(home / identity.key)
+        return place
+
+    def _environment(self, place: Place, verb: Verb, account: Account | None) -> dict[str, str]:
+        home = account.home if account else _home()
+        more = self._settings.environment
+        return given.environment(more, home=home, verb=verb, work=place.work, events=place.folder / "events")
+
+    def _downloads(self, record: Record) -> Json:
+        settings = self._settings
+        return given.downloads(
+            record.plan.handler, max_kib_s=settings.max_kib_s, digest_optional=settings.digest_optional
+        )
+
+    def _tree(self) -> Tree | None:
+        if not self._looked_for_tree:
+            self._looked_for_tree = True
+            self._tree_found = cgroup.find(self._settings.cgroup)
+        return self._tree_found
+
+    @staticmethod
+    def _cell_name(record: Record, verb: Verb, attempt: int) -> str:
+        return cgroup.name_of(record.identity.key, verb, attempt, keeps=record.plan.keeps_daemons)
 
 
 def _home() -> str:

@@ -1,8 +1,9 @@
 """The JSON lines that a handler appends to $JOB_EVENTS, read and folded together. Pure.
 
 `{"progress": 40, "message": "writing slot b", "details": {"slot": "b"}}`; a line may also hold `reason` and `code`
-(why the verb fails, if it does), `reject` (never try this here) and `after` (seconds, with exit code 75). What is
-not understood is counted and left out: a handler cannot break its own report.
+(why the verb fails, if it does), `reject` (never try this here), `after` (seconds, with exit code 75) and `refresh`
+(`"params"`: the handler asks for its parameters anew). What is not understood is counted and left out: a handler
+cannot break its own report.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Said:
     """All that a verb said so far.
 
     Attributes:
+        refresh: it asked for its parameters anew, and nobody was told yet.
         broken: lines that were no events.
     """
 
@@ -43,13 +45,19 @@ class Said:
     code: str = ""
     reject: bool = False
     after: float | None = None
+    refresh: bool = False
     broken: int = 0
+
+
+NOTHING_SAID = Said()
+_KEPT = ("details", "reason", "code", "reject", "after")
 
 
 def fold(said: Said, line: bytes) -> Said:
     """Return `said` with the event in `line` added; later words replace earlier ones."""
     try:
-        event = json.loads(line)
+        # Most of what is none is told at a glance, which matters when there is a flood of it.
+        event = json.loads(line) if line.lstrip().startswith(b"{") else None
         if isinstance(event, dict):
             return _folded(said, event)
     except (ValueError, RecursionError):  # Python writes no JSON as deep as it just read: there is our own stack too.
@@ -57,7 +65,17 @@ def fold(said: Said, line: bytes) -> Said:
     return replace(said, broken=said.broken + 1)
 
 
+def kept(said: Said) -> bytes:
+    """Return what must not be lost if the agent dies, as an event that `fold` understands; b"" when there is nothing.
+
+    Percent and message are not among it: they are news, and no part of the result.
+    """
+    words = {name: value for name in _KEPT if (value := getattr(said, name)) != getattr(NOTHING_SAID, name)}
+    return json.dumps(words).encode() + b"\n" if words else b""
+
+
 def _folded(said: Said, event: Json) -> Said:
+    asked = event.get("refresh", "")
     return Said(
         percent=_number(event.get("progress"), said.percent, 100.0),
         message=_text(event.get("message"), said.message),
@@ -66,7 +84,9 @@ def _folded(said: Said, event: Json) -> Said:
         code=_text(event.get("code"), said.code),
         reject=event["reject"] is True if "reject" in event else said.reject,
         after=_number(event.get("after"), said.after, 30 * 86400.0),
-        broken=said.broken,
+        # What else can be asked for is another release's to understand.
+        refresh=said.refresh or asked == "params",
+        broken=said.broken + (not isinstance(asked, str)),
     )
 
 

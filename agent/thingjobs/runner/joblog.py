@@ -9,6 +9,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from thingjobs.runner import files
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -70,13 +72,22 @@ class JobLog:
         self._fd = -1
 
 
+def last_words(folder: Path) -> bytes:
+    """Return the end of what was written so far."""
+    for name in ("log.tail", "log"):
+        _, end = files.read_ends(folder / name, 0, TAIL_BYTES)
+        if end:
+            return end
+    return b""
+
+
 def collect(folder: Path, target: Path) -> bool:
     """Put the parts of the log in `folder` together in `target`; return whether there was any.
 
     Raises:
         OSError: it could not be written.
     """
-    parts = [folder / name for name in ("log", "log.before", "log.tail") if (folder / name).exists()]
+    parts = [part for name in ("log", "log.before", "log.tail") if (part := files.read(folder / name, HEAD_BYTES))]
     if not parts:
         return False
     target.parent.mkdir(mode=0o700, exist_ok=True)
@@ -84,7 +95,7 @@ def collect(folder: Path, target: Path) -> bool:
         for index, part in enumerate(parts):
             if index == 1:
                 out.write(b"\n[thingjobs: output is left out here]\n")
-            out.write(part.read_bytes())
+            out.write(part)
     return True
 
 
@@ -96,7 +107,7 @@ class Tail:
 
     def append(self, data: bytes) -> None:
         """Add output."""
-        self._data = (self._data + data)[-TAIL_BYTES:]
+        self._data = data[-TAIL_BYTES:] if len(data) >= TAIL_BYTES else (self._data + data)[-TAIL_BYTES:]
 
     def last_line(self) -> str:
         """Return the last line that is not empty, "" if there is none."""

@@ -1,88 +1,111 @@
 """One thread for each running verb: drains what the handler writes at once, and sees it end.
 
 It only reads and puts events on the agent's queue; it decides nothing. Output and handler events are folded into at
-most one Progressed a second, so a chatty handler costs the agent nothing.
+most one Progressed a second, and the reading of events takes no more than its share of a processor: a chatty handler
+waits, not the agent.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
-import signal
+import sys
+import termios
 import threading
 import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from thingjobs.machine.events import Ending, Finished, Progressed
+from thingjobs.runner import events, exits, files, joblog
 from thingjobs.runner.events import Lines, Said, fold
 from thingjobs.runner.joblog import JobLog, Tail
+from thingjobs.runner.pace import Pace
+from thingjobs.runner.process import SHIM_FAILED
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from thingjobs.model import Identity, Verb
+    from thingjobs.runner.sweep import Family
 
 READ_BYTES = 64 * 1024
+#: Few enough that even lines that are no events take a slow processor only for a moment.
+EVENT_BYTES = 8 * 1024
 FOLD_SECONDS = 1.0
-KILL_AFTER_SECONDS = 30.0
-#: A process that escaped from the group and still writes may not hold up the end: so often its pipes are emptied.
-DRAIN_ROUNDS = 64
-#: What the shim stores when the agent died before it said go: nothing ran.
-NEVER = b"never\n"
-#: The file is the handler's user's to write: no more of it is read than an exit status needs.
-_EXIT_BYTES = 16
+MAX_SAID_BYTES = 2 * 1024 * 1024
+#: Of a processor, for the events of one verb; so much at once is free.
+EVENT_SHARE, EVENT_BURST_SECONDS = 0.2, 0.1
+#: A killed process is gone at once, unless the kernel is stuck with it.
+DEATH_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a watcher watches: one run of a verb.
+
+    Attributes:
+        child: the shim if it is our own child, None after a re-adoption.
+        pipes: the reading ends of stdout, stderr and the events, in this order; closed by the watcher.
+        exit_file: where the shim writes the exit status.
+        family: all that the verb started; its pidfd is closed by the watcher.
+        grace: seconds between SIGTERM and SIGKILL.
+        memory: bytes that it may use, None: as many as it wants.
+    """
+
+    identity: Identity
+    verb: Verb
+    attempt: int
+    child: subprocess.Popen[bytes] | None
+    pipes: tuple[int, int, int]
+    exit_file: Path
+    family: Family
+    grace: float
+    memory: int | None = None
 
 
 class Watcher(threading.Thread):
     """Watches one verb of one execution until it ended or the agent lets go of it.
 
     Args:
-        pid: of the shim; leader of its session and process group.
-        child: the shim if it is our own child, None after a re-adoption.
-        pidfd: becomes readable when the shim ends; closed by the watcher.
-        pipes: the reading ends of stdout, stderr and the events, in this order; closed by the watcher.
-        exit_file: where the shim writes the exit status.
+        said: what an earlier agent heard of it.
         put: takes the events.
     """
 
-    def __init__(  # noqa: PLR0913 - all of it is needed to watch one process
-        self,
-        identity: Identity,
-        verb: Verb,
-        attempt: int,
-        *,
-        pid: int,
-        child: subprocess.Popen[bytes] | None,
-        pidfd: int,
-        pipes: tuple[int, int, int],
-        exit_file: Path,
-        put: Callable[[Progressed | Finished], None],
+    def __init__(
+        self, subject: Subject, put: Callable[[Progressed | Finished], None], said: Said = events.NOTHING_SAID
     ) -> None:
-        super().__init__(name=f"watch {identity} {verb}", daemon=True)
-        self.identity = identity
-        self._verb = verb
-        self._attempt = attempt
-        self._pid = pid
-        self._child = child
-        self._pidfd = pidfd
-        self._out, self._err, self._events = pipes
-        self._exit_file = exit_file
+        super().__init__(name=f"watch {subject.identity} {subject.verb}", daemon=True)
+        self._subject = subject
+        self.identity = subject.identity
         self._put = put
+        self._family = subject.family
+        self._child = subject.child
+        self._out, self._err, self._events = subject.pipes
+        self._poller = select.poll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         #: Held to write to `_wake` and to close it: once closed, its number may be that of another file.
         self._waking = threading.Lock()
-        self._log = JobLog(exit_file.parent)
+        self._log = JobLog(subject.exit_file.parent)
         self._tails = {self._out: Tail(), self._err: Tail()}
+        if subject.child is None:
+            self._tails[self._err].append(joblog.last_words(subject.exit_file.parent))
         self._lines = Lines()
-        self._said = Said()
+        self._said = said
+        self._kept = events.kept(said)
+        self._pace = Pace(EVENT_SHARE, EVENT_BURST_SECONDS)
         self._news = self._alive = False
-        self._told_at = 0.0
+        self._told_at = self._refreshed_at = 0.0
         self._kill_at: float | None = None
         self._end_asked = False
         self._let_go = False
+        self._stored = exits.Stored(complete=False)
+        #: Pipes that nobody has open for writing: they would be told ready for ever.
+        self._silent: set[int] = set()
         #: After the end: nothing that this verb started can write into its pipes any more.
         self.silent = False
 
@@ -110,120 +133,185 @@ class Watcher(threading.Thread):
 
     def run(self) -> None:
         """Watch until the end."""
-        poller = select.poll()
-        for fd in (self._pidfd, self._out, self._err, self._events, self._wake):
-            poller.register(fd, select.POLLIN)
+        for fd in (self._family.pidfd, self._out, self._err, self._events, self._wake):
+            self._poller.register(fd, select.POLLIN)
         try:
-            while not self._let_go:
-                ready = {fd for fd, _ in poller.poll(self._timeout())}
-                self._read(ready, poller)
-                if self._pidfd in ready:
-                    self._finish()
-                    return
-                now = time.monotonic()
-                self._press(now)
-                self._tell(now)
-            self._press(time.monotonic())  # It may have been told to end it and to let go of it in one breath.
+            # An earlier agent may have read the wake-up.
+            over = self._child is None and self._has_stored()
+            while not over and not self._let_go:
+                over = self._turn()
+            if over:
+                self._finish()
+            else:
+                self._press(time.monotonic())  # It may have been told to end it and to let go of it in one breath.
         finally:
             self._close()
 
-    def _timeout(self) -> int | None:
+    def _turn(self) -> bool:
+        """Wait for something and deal with it; return whether the verb is over."""
         now = time.monotonic()
-        waits = []
-        if self._news or self._alive:
-            waits.append(self._told_at + FOLD_SECONDS - now)
+        paused = self._pace.wait(now)
+        if self._events not in self._silent:
+            self._poller.register(self._events, 0 if paused else select.POLLIN)
+        ready = {fd for fd, _ in self._poller.poll(self._timeout(now, paused))}
+        if paused:
+            ready.discard(self._events)
+        if self._wake in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._wake)
+        began = time.thread_time()
+        self._read(ready)
+        if self._family.pidfd in ready:
+            return True
+        self._press(time.monotonic())
+        self._tell(time.monotonic())
+        if self._events not in ready:
+            return False
+        # By an empty line among the events the shim says that it stored the exit status; others may say so too.
+        over = self._has_stored()
+        self._pace.spent(time.thread_time() - began, time.monotonic())
+        return over
+
+    def _timeout(self, now: float, paused: float) -> int | None:
+        waits = [paused] if paused else []
+        if self._news or self._alive or self._said.refresh:
+            waits.append((self._refreshed_at if self._said.refresh else self._told_at) + FOLD_SECONDS - now)
         if self._kill_at is not None:
             waits.append(self._kill_at - now)
         return max(0, int(min(waits) * 1000) + 1) if waits else None
 
-    def _read(self, ready: set[int], poller: select.poll | None) -> bool:
-        """Read once from each stream that has something; return whether any had."""
-        got = False
-        if self._wake in ready:
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._wake)
-        for fd in (self._out, self._err, self._events):
-            if fd not in ready:
-                continue
-            with contextlib.suppress(BlockingIOError):
-                data = os.read(fd, READ_BYTES)
-                got = got or bool(data)
-                self._take(fd, data)
-                if not data and poller is not None:
-                    poller.unregister(fd)
-        return got
+    def _read(self, fds: Iterable[int]) -> None:
+        """Read once from each stream that has something."""
+        for fd in fds:
+            if fd in (self._out, self._err, self._events):
+                self._read_one(fd, EVENT_BYTES if fd == self._events else READ_BYTES)
+
+    def _read_one(self, fd: int, most: int) -> int:
+        """Read once from a stream; return how much it was."""
+        try:
+            data = os.read(fd, most)
+        except BlockingIOError:
+            return 0
+        self._take(fd, data)
+        if not data and fd not in self._silent:
+            self._silent.add(fd)
+            self._poller.unregister(fd)
+        return len(data)
 
     def _press(self, now: float) -> None:
         if self._end_asked and self._kill_at is None:
-            self._signal(signal.SIGTERM)
+            self._family.stop()
         elif self._kill_at is not None and now >= self._kill_at:
-            self._signal(signal.SIGKILL)
+            self._family.kill()
         else:
             return
-        self._kill_at = now + KILL_AFTER_SECONDS
+        self._kill_at = now + self._subject.grace
 
     def _take(self, fd: int, data: bytes) -> None:
         if not data:
             return
-        self._alive = True
         if fd == self._events:
-            for line in self._lines.feed(data):
-                self._said = fold(self._said, line)
-                self._news = True
+            self._hear(data)
             return
+        self._alive = True
         self._tails[fd].append(data)
         self._log.append(data)
 
+    def _hear(self, data: bytes) -> None:
+        before = self._said
+        for line in self._lines.feed(data):
+            self._said = fold(self._said, line)
+        if self._said is not before:
+            self._news = self._alive = True
+            self._keep(self._said)
+
+    def _keep(self, said: Said) -> None:
+        """Write down what must not be lost with the agent, when there is something new."""
+        kept = events.kept(said)
+        if kept == self._kept:
+            return
+        self._kept = kept
+        name = said_file(self._subject.exit_file)
+        with contextlib.suppress(OSError), files.opened_folder(name.parent) as folder:  # A full disk loses words only.
+            files.replace(name.name, kept, folder=folder)
+
     def _tell(self, now: float) -> None:
-        if not (self._news or self._alive) or now < self._told_at + FOLD_SECONDS:
+        asks = self._said.refresh and now >= self._refreshed_at + FOLD_SECONDS
+        if not asks and (not (self._news or self._alive) or now < self._told_at + FOLD_SECONDS):
             return
         said = self._said if self._news else Said()
-        self._put(Progressed(self.identity, said.percent, said.message, said.details))
+        self._put(Progressed(self._subject.identity, said.percent, said.message, said.details, refresh=asks))
         self._news = self._alive = False
         self._told_at = now
+        if asks:
+            self._said = replace(self._said, refresh=False)
+            self._refreshed_at = now
+
+    def _has_stored(self) -> bool:
+        self._stored = exits.stored(self._subject.exit_file)
+        return self._stored.complete
+
+    # --- the end --------------------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        """The shim ended: end what it left behind, drain what is still in the pipes, tell how it ended."""
-        self._signal(signal.SIGKILL)
-        status = self._child.wait() if self._child else None
-        streams = {self._out, self._err, self._events}
-        for _ in range(DRAIN_ROUNDS):
-            if not self._read(streams, None):
-                break
-        self.silent = all(_at_end(fd) for fd in streams)
-        self._take(self._events, b"\n")  # A last line without its newline is complete now, or was cut and is no JSON.
+        """The handler ended, or its shim died: read and keep all that it said, end what it left, tell how it ended."""
+        self._drain()
+        if self._has_stored() and self._stored.code != 0:
+            self._keep(replace(self._said, reason=self._reason()))
+        status = self._end_shim()
+        out_of_memory = self._family.ran_out_of_memory()
+        self._family.sweep()
+        self._drain()
+        self.silent = all(_at_end(fd) for fd in (self._out, self._err, self._events))
         if self._said.broken:
             self._log.append(b"\n[thingjobs: %d lines in $JOB_EVENTS were no events]\n" % self._said.broken)
-        self._put(Finished(self.identity, self._verb, self._attempt, self._ending(status)))
+        ending = self._ending(status)
+        if out_of_memory and ending.code != 0:
+            reason = f"it used more memory than its limit of {size(self._subject.memory)}"
+            ending = replace(ending, code=None, signal="SIGKILL", reason=reason)
+        self._put(Finished(self._subject.identity, self._subject.verb, self._subject.attempt, ending))
+
+    def _end_shim(self) -> int | None:
+        """End the shim and what its handler may not leave; return its exit status if nothing else tells one."""
+        if self._stored.complete:
+            self._family.dismiss()
+        else:
+            self._family.kill()
+        if self._child is None:
+            self._family.wait(DEATH_SECONDS)
+            return None
+        status = self._child.wait()
+        return None if self._stored.complete else status
+
+    def _drain(self) -> None:
+        """Read what is in the pipes now, and not what somebody who may stay goes on to write."""
+        for fd in (self._out, self._err, self._events):
+            left = _waiting(fd)
+            while left > 0 and (got := self._read_one(fd, min(left, READ_BYTES))):
+                left -= got
+        self._take(self._events, b"\n")  # A last line without its newline is complete now, or was cut and is no JSON.
+
+    def _reason(self) -> str:
+        return self._said.reason or self._tails[self._err].last_line()
 
     def _ending(self, status: int | None) -> Ending:
-        code = read_exit(self._exit_file)
-        if code is None and status is not None and status < 0:
-            code = 128 - status
-        said = self._said
-        reason = said.reason or self._tails[self._err].last_line()
-        name = signal_name(code)
-        return Ending(
-            code=None if name else code,
-            signal=name,
-            reason=reason,
-            fault=said.code,
-            reject=said.reject,
-            after=said.after,
-            details=said.details,
-        )
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._pid, number)
+        code = self._stored.code
+        if code is None and status is not None and status != SHIM_FAILED:
+            code = 128 - status if status < 0 else status
+        return exits.ending(code, self._said, self._reason())
 
     def _close(self) -> None:
         self._log.close()
-        for fd in (self._pidfd, self._out, self._err, self._events):
+        for fd in (self._family.pidfd, self._out, self._err, self._events):
             os.close(fd)
         with self._waking:
             os.close(self._wake)
             self._wake = -1
+
+
+def _waiting(fd: int) -> int:
+    """Return how many bytes are in a pipe."""
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def _at_end(fd: int) -> bool:
@@ -234,30 +322,20 @@ def _at_end(fd: int) -> bool:
         return False
 
 
-def read_exit(path: Path) -> int | None:
-    """Return the exit status that the shim stored; None when there is no complete line."""
-    line, newline, _ = _stored(path).partition(b"\n")
-    return int(line) if newline and line.isdigit() else None
+def said_file(exit_file: Path) -> Path:
+    """Return the file, beside the exit status, that keeps what one run of a verb said."""
+    return exit_file.with_name(exit_file.name.replace("exit", "said", 1))
 
 
-def never_began(path: Path) -> bool:
-    """Return whether the shim stored that it was never let go."""
-    return _stored(path) == NEVER
+def said_before(exit_file: Path) -> Said:
+    """Return what one run of a verb said to an earlier agent."""
+    kept = files.read(said_file(exit_file), MAX_SAID_BYTES)
+    return fold(events.NOTHING_SAID, kept) if kept else events.NOTHING_SAID
 
 
-def _stored(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(_EXIT_BYTES)
-    except OSError:
-        return b""
-
-
-def signal_name(code: int | None) -> str:
-    """Return the signal that a shell's exit status stands for, "" when it is a plain status."""
-    if code is None or not 128 < code <= 192:
-        return ""
-    try:
-        return signal.Signals(code - 128).name
-    except ValueError:
-        return f"signal {code - 128}"
+def size(count: int | None) -> str:
+    """Return a number of bytes for people."""
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count is not None and count >= unit:
+            return f"{count / unit:g} {name}"
+    return f"{count} bytes"

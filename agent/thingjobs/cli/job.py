@@ -1,0 +1,189 @@
+"""For handlers that are scripts: reads the job, and speaks to the agent. Only a running handler has a job.
+
+Each call starts an interpreter, which takes some 50 ms; `get` takes several keys at once. fail, reject and retry end
+with the exit status that the agent expects, so write `exec thingjobs job fail "the valve does not answer"`.
+
+Exit code: 0 done; 1 no such value, no such file, or what fail and reject say; 75 what retry says; 2 a wrong call.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from thingjobs.child.context import JobContext, read_job
+from thingjobs.cli import FAILED, USAGE, complain, print_help
+from thingjobs.handler import HandlerSignal
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    Action = Callable[[JobContext, argparse.Namespace], int]
+
+#: The exit status of a verb that is to be called again later (thingjobs.handler.Exit.LATER).
+LATER = 75
+_NOTHING = object()
+
+
+def add_to(commands: Any) -> None:
+    """Add this command and what it can do."""
+    introduction, _, rest = (__doc__ or "").partition("\n\n")
+    parser = commands.add_parser(
+        "job", help="for handler scripts: read the job, report", description=introduction, epilog=rest
+    )
+    parser.set_defaults(parser=parser, command=print_help)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
+    _add_reading(actions)
+    _add_reports(actions)
+    _add_endings(actions)
+
+
+def _add_reading(actions: Any) -> None:
+    get = _action(actions, "get", "print values of job.json, one a line", _get)
+    get.add_argument("keys", metavar="KEY", nargs="+", help="such as params.name, params.hosts.0 or jobId")
+    get.add_argument("--or", dest="otherwise", metavar="TEXT", help="print this for a value that is not there")
+
+    fetch = _action(actions, "download", "fetch a file, resumed and checked; reports its progress", _download)
+    fetch.add_argument("url", metavar="URL", help="one that stands in the params is asked for anew when it expires")
+    fetch.add_argument("file", metavar="FILE", help="where to; relative to $JOB_DIR")
+    fetch.add_argument("--digest", default="", help="sha256:HEX, sha384:HEX or sha512:HEX")
+    fetch.add_argument("--size", type=int, metavar="BYTES", help="that it must have")
+    fetch.add_argument("--max", type=int, metavar="BYTES", help="that it may have")
+
+    refresh = _action(actions, "refresh", "ask the agent for fresh params, and wait for them", _refresh)
+    refresh.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="how long; default 60")
+
+
+def _add_reports(actions: Any) -> None:
+    progress = _action(actions, "progress", "report how far the verb is", _progress)
+    progress.add_argument("percent", metavar="PERCENT", type=float, help="0 to 100")
+    progress.add_argument("message", metavar="MESSAGE", nargs="?", default="", help="a few words")
+
+    detail = _action(actions, "detail", "add to the status details of the job", _detail)
+    detail.add_argument("pairs", metavar="KEY=VALUE", nargs="+", help="the key of letters, digits, : _ and -")
+
+
+def _add_endings(actions: Any) -> None:
+    fail = _action(actions, "fail", "say why the verb failed; exits 1", _fail)
+    fail.add_argument("reason", metavar="REASON", help="a sentence: what is wrong, and what to do")
+    fail.add_argument("--code", default="", help="one of the published codes; the agent chooses one otherwise")
+
+    reject = _action(actions, "reject", "say why this job must never be tried here; exits 1", _reject)
+    reject.add_argument("reason", metavar="REASON", help="a sentence: what is wrong, and what to do")
+
+    retry = _action(actions, "retry", "ask to be called again later; exits 75", _retry)
+    retry.add_argument("reason", metavar="REASON", help="what is being waited for")
+    retry.add_argument("--after", metavar="SECONDS", type=float, help="not before; the agent chooses otherwise")
+
+
+def _action(actions: Any, name: str, summary: str, action: Action) -> Any:
+    description = f"{summary[0].upper()}{summary[1:]}."
+    parser = actions.add_parser(name, help=summary, description=description, allow_abbrev=False)
+    parser.set_defaults(parser=parser, command=lambda chosen: _inside(action, chosen))
+    return parser
+
+
+def _inside(action: Action, chosen: argparse.Namespace) -> int:
+    """Carry out an action for the job that we are called from."""
+    missing = [name for name in ("JOB_DIR", "JOB_EVENTS") if not os.environ.get(name)]
+    if missing:
+        complain(f"there is no job here: ${missing[0]} is not set; only a handler that the agent started has one")
+        return USAGE
+    folder = os.environ["JOB_DIR"]
+    try:
+        events = os.open(os.environ["JOB_EVENTS"], os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        context = JobContext(read_job(folder), folder, events)
+        return action(context, chosen)
+    except (OSError, ValueError, KeyError) as error:
+        complain(f"cannot read or report the job in {folder}: {error}")
+        return USAGE
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def _get(context: JobContext, chosen: argparse.Namespace) -> int:
+    found = [_found(context.job, key) for key in chosen.keys]
+    missing = [key for key, value in zip(chosen.keys, found, strict=True) if value is _NOTHING]
+    if missing and chosen.otherwise is None:
+        complain(f"the job has no {missing[0]}; with --or TEXT that is no error")
+        return FAILED
+    texts = [chosen.otherwise if value is _NOTHING else _text(value) for value in found]
+    if len(texts) > 1 and any("\n" in text for text in texts):
+        complain("a value has more than one line: get it with a call of its own")
+        return FAILED
+    print(*texts, sep="\n")
+    return 0
+
+
+def _found(job: Any, key: str) -> Any:
+    """Return what stands at `a.b.0`; null counts as nothing."""
+    for part in key.split("."):
+        if isinstance(job, dict) and part in job:
+            job = job[part]
+        elif isinstance(job, list) and part.isdecimal() and int(part) < len(job):
+            job = job[int(part)]
+        else:
+            return _NOTHING
+    return _NOTHING if job is None else job
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _download(context: JobContext, chosen: argparse.Namespace) -> int:
+    context.listen()
+    return _asked(
+        context,
+        lambda: context.download(chosen.url, chosen.file, digest=chosen.digest, size=chosen.size, max_bytes=chosen.max),
+    )
+
+
+def _refresh(context: JobContext, chosen: argparse.Namespace) -> int:
+    context.listen()
+    return _asked(context, lambda: context.refresh(chosen.timeout))
+
+
+def _asked(context: JobContext, ask: Callable[[], object]) -> int:
+    try:
+        ask()
+    except HandlerSignal as said:
+        context.tell({"reason": said.reason, "code": said.code} if said.code else {"reason": said.reason})
+        complain(said.reason)
+        return FAILED
+    return 0
+
+
+# --- speaking -----------------------------------------------------------------------------------------------------
+
+
+def _progress(context: JobContext, chosen: argparse.Namespace) -> int:
+    context.progress(chosen.percent, chosen.message)
+    return 0
+
+
+def _detail(context: JobContext, chosen: argparse.Namespace) -> int:
+    bad = [pair for pair in chosen.pairs if "=" not in pair]
+    if bad:
+        complain(f"{bad[0]!r} is no KEY=VALUE")
+        return USAGE
+    context.emit({"details": dict(pair.split("=", 1) for pair in chosen.pairs)})
+    return 0
+
+
+def _fail(context: JobContext, chosen: argparse.Namespace) -> int:
+    context.tell({"reason": chosen.reason, **({"code": chosen.code} if chosen.code else {})})
+    return FAILED
+
+
+def _reject(context: JobContext, chosen: argparse.Namespace) -> int:
+    context.tell({"reason": chosen.reason, "code": "handler.rejected", "reject": True})
+    return FAILED
+
+
+def _retry(context: JobContext, chosen: argparse.Namespace) -> int:
+    context.tell({"reason": chosen.reason, **({"after": chosen.after} if chosen.after is not None else {})})
+    return LATER

@@ -1,0 +1,66 @@
+"""The exit status as the shim stored it, and how a verb ended by it."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from thingjobs.machine.events import Ending
+from thingjobs.runner import files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from thingjobs.runner.events import Said
+
+#: What the shim stores when the agent died before it said go: nothing ran.
+NEVER = b"never\n"
+_MOST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What stands in the exit file of one run of a verb.
+
+    Attributes:
+        complete: the shim wrote its line, which is the last thing it does.
+        never: the verb was never let go: nothing ran.
+        code: a shell's exit status, None when there is none that makes sense.
+    """
+
+    complete: bool
+    never: bool = False
+    code: int | None = None
+
+
+def stored(path: Path) -> Stored:
+    """Return what stands in an exit file; it is the handler's user's to write, so no more is believed than fits."""
+    head, end = files.read_ends(path, _MOST_BYTES, 1)
+    line, newline, _ = head.partition(b"\n")
+    code = int(line) if newline and line.isdigit() else None
+    return Stored(end == b"\n", head == NEVER, code)
+
+
+def signal_name(code: int | None) -> str:
+    """Return the signal that a shell's exit status stands for, "" when it is a plain status."""
+    if code is None or not 128 < code <= 192:
+        return ""
+    try:
+        return signal.Signals(code - 128).name
+    except ValueError:
+        return f"signal {code - 128}"
+
+
+def ending(code: int | None, said: Said, reason: str) -> Ending:
+    """Return how a verb ended, of which `code` is a shell's exit status, None if nobody knows it."""
+    name = signal_name(code)
+    return Ending(
+        code=None if name else code,
+        signal=name,
+        reason=reason,
+        fault=said.code,
+        reject=said.reject,
+        after=said.after,
+        details=said.details,
+    )

@@ -1,0 +1,76 @@
+"""Small files in folders that a handler may reach: never through a link, never more than a bound, replaced whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextlib.contextmanager
+def opened_folder(path: Path) -> Iterator[int]:
+    """Open a folder that is no link, so that its files are found in it wherever it is moved to.
+
+    Raises:
+        OSError: it is none.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def read(path: Path | str, most: int, *, folder: int | None = None) -> bytes:
+    """Return the first `most` bytes of a plain file, b"" when there is none: a link, a pipe and a device are none."""
+    try:
+        with _opened(path, folder) as (fd, _):
+            return os.read(fd, most)
+    except OSError:
+        return b""
+
+
+def read_ends(path: Path, head: int, tail: int) -> tuple[bytes, bytes]:
+    """Return the first and the last bytes of a plain file, both b"" when there is none."""
+    try:
+        with _opened(path, None) as (fd, size):
+            return os.read(fd, head), os.pread(fd, tail, max(0, size - tail))
+    except OSError:
+        return b"", b""
+
+
+@contextlib.contextmanager
+def _opened(path: Path | str, folder: int | None) -> Iterator[tuple[int, int]]:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "is no plain file", str(path))
+        yield fd, found.st_size
+    finally:
+        os.close(fd)
+
+
+def replace(name: str, content: bytes, *, folder: int, owner: tuple[int, int] | None = None) -> None:
+    """Put a file of mode 0600 in the place of `name`, whatever that is, so that nobody ever sees a part of it.
+
+    It is given to the user and group `owner`, if that is not None.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    new = f".{name}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new, dir_fd=folder)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    with os.fdopen(os.open(new, flags, 0o600, dir_fd=folder), "wb") as file:
+        file.write(content)
+        if owner is not None:
+            os.fchown(file.fileno(), *owner)
+    os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)

@@ -1,0 +1,147 @@
+"""Ending a verb whole: by its cgroup, or by its process group and then whatever else knows the job's folder.
+
+A process that made a session of its own is in no group of ours any more, but it has its environment from us, and
+JOB_DIR in it is different for each execution. One that hides even that escapes where there are no cgroups.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from thingjobs import boot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from thingjobs.boot import Moment
+    from thingjobs.runner.cgroup import Cell, Tree
+
+#: By this, and the exit file behind it, a shim is known among all processes.
+SHIM_NAME = b"thingjobs"
+#: The shim, the handler itself, and the agent's thread that watches them.
+OWN_FORKS = 3
+#: A process that starts others as it dies is followed so often, with pauses that grow to 10 ms.
+ROUNDS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A verb's shim and all that came of it.
+
+    Attributes:
+        pid: of the shim, which leads its session and process group.
+        pidfd: a handle of the shim, -1 if it is gone.
+        work: the handler's folder.
+        adopted: it was started by an earlier agent.
+        since: a moment before the shim was started, None if nobody knows.
+        keeps: what the handler leaves behind when it ends is meant to stay.
+        cell: its cgroup, None without.
+    """
+
+    pid: int
+    pidfd: int
+    work: Path
+    adopted: bool = False
+    since: Moment | None = None
+    keeps: bool = False
+    tree: Tree | None = None
+    cell: Cell | None = None
+
+    def stop(self) -> None:
+        """Ask it to end: SIGTERM to the group."""
+        self._signal_group(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it, the shim too."""
+        if self.cell is not None and not self.keeps:
+            self.cell.kill()
+        self._signal_group(signal.SIGKILL)
+
+    def dismiss(self) -> None:
+        """End the shim, whose handler ended, and what the handler left unless it is meant to stay."""
+        if self.keeps:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        else:
+            self.kill()
+
+    def sweep(self) -> None:
+        """End what is left, once the shim is gone, unless it is meant to stay."""
+        if self.cell is not None and self.tree is not None:
+            (self.tree.leave if self.keeps else self.tree.end)(self.cell)
+        elif not self.keeps and not self._had_no_children():
+            end_marked(self.work, lambda: boot.younger(self.pid, self.since))
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the end of the shim."""
+        waiting = select.poll()
+        waiting.register(self.pidfd, select.POLLIN)
+        waiting.poll(seconds * 1000)
+
+    def ran_out_of_memory(self) -> bool:
+        """Return whether the kernel killed something of it because of its limit."""
+        return self.cell is not None and self.cell.ran_out_of_memory()
+
+    def _had_no_children(self) -> bool:
+        """Return whether the whole machine made nothing but what it takes to run the handler: the usual short job."""
+        made = boot.forks_since(self.since)
+        return made is not None and made <= OWN_FORKS
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        if self.adopted and self._is_gone():
+            # Nobody keeps its number for us, which is that of the group: it may be somebody else's by now.
+            end_marked(self.work, lambda: boot.members(self.pid))
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def _is_gone(self) -> bool:
+        if self.pidfd < 0:
+            return True
+        looking = select.poll()
+        looking.register(self.pidfd, select.POLLIN)
+        return bool(looking.poll(0))
+
+
+def end_marked(work: Path, candidates: Callable[[], Iterable[int]]) -> None:
+    """Kill those processes among the candidates whose environment has the job's folder, until none is left."""
+    mark = b"JOB_DIR=" + os.fsencode(work)
+    doubts = 1
+    for number in range(ROUNDS):
+        environments = {pid: boot.environment(pid) for pid in candidates()}
+        left = [pid for pid, environment in environments.items() if mark in environment]
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not left:
+            # One that ended as we looked may have started another behind our back: then look once more.
+            if all(environments.values()) or not doubts:
+                return
+            doubts -= 1
+        else:
+            time.sleep(min(0.0005 * (number + 1), 0.01))
+
+
+def end_verbs(folder: Path) -> bool:
+    """Kill each verb that still runs in the folder, and return whether there was any.
+
+    What a verb that ended left behind on purpose is spared.
+    """
+    start_of_exit_file = os.fsencode(folder / "exit-")
+    found = False
+    for pid in boot.processes():
+        argv = boot.command(pid)
+        if len(argv) > 4 and argv[3] == SHIM_NAME and argv[4].startswith(start_of_exit_file):
+            found = True
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+    if found:
+        end_marked(folder / "work", boot.processes)
+    return found

@@ -1,0 +1,131 @@
+"""Versions of a handler side by side, and a link to the one that counts.
+
+DIRECTORY/NAME                       -> .versions/NAME/KEY
+DIRECTORY/.versions/NAME/KEY         one folder for each version, complete or not there
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class OccupiedError(Exception):
+    """The handler's place is taken by something that was not installed; the message says by what."""
+
+
+class Versions:
+    """The versions of one handler.
+
+    Args:
+        directory: the folder of all handlers.
+        name: the handler's.
+    """
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.link = directory / name
+        self._directory = directory
+        self._prefix = f".versions/{name}"
+        self._folder = directory / ".versions" / name
+
+    def at(self, key: str) -> Path:
+        """Return where a version is or would be."""
+        return self._folder / key
+
+    def holds(self, key: str) -> bool:
+        """Return whether a version is there."""
+        return self.at(key).is_dir()
+
+    def current(self) -> str | None:
+        """Return the key of the version that counts; None: none does.
+
+        Raises:
+            OccupiedError: something else is in its place.
+        """
+        try:
+            target = str(self.link.readlink())
+        except FileNotFoundError:
+            return None
+        except OSError:
+            raise OccupiedError(f"{self.link} is no link: it was put there by hand") from None
+        prefix, _, key = target.rpartition("/")
+        if prefix != self._prefix:
+            raise OccupiedError(f"{self.link} leads to {target}: it was put there by hand")
+        return key
+
+    def place(self, source: Path, key: str) -> None:
+        """Copy a version into its place, durably, unless it is there."""
+        if self.holds(key):
+            return
+        _make_folder(self._folder.parent)
+        _make_folder(self._folder)
+        fresh = self._folder / f".{key}.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        _copy(source, fresh)
+        fresh.rename(self.at(key))
+        _sync(self._folder)
+
+    def switch(self, key: str | None) -> None:
+        """Make a version the one that counts, in one move; None: have none count."""
+        if key is None:
+            self.link.unlink(missing_ok=True)
+        else:
+            fresh = self._folder / ".link"
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(f"{self._prefix}/{key}")
+            fresh.replace(self.link)
+        _sync(self._directory)
+
+    def remove(self, key: str) -> None:
+        """Remove a version; what is left of it is never taken for one."""
+        gone = self._folder / f".{key}.gone"
+        shutil.rmtree(gone, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            self.at(key).rename(gone)
+            shutil.rmtree(gone)
+
+    def prune(self, keep: set[str]) -> None:
+        """Remove all that is neither one of these versions nor the one that counts."""
+        keep = keep | {self.current() or ""}
+        for path in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
+            if path.is_symlink() or not path.is_dir():
+                path.unlink()
+            elif path.name.startswith("."):
+                shutil.rmtree(path)
+            elif path.name not in keep:
+                self.remove(path.name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder of files, folders and links, durably."""
+    target.mkdir(mode=0o755)
+    target.chmod(0o755)
+    for path in sorted(source.iterdir()):
+        if path.is_symlink():
+            (target / path.name).symlink_to(path.readlink())
+        elif path.is_dir():
+            _copy(path, target / path.name)
+        else:
+            shutil.copy(path, target / path.name)
+            _sync(target / path.name)
+    _sync(target)
+
+
+def _make_folder(path: Path) -> None:
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o755)
+        path.chmod(0o755)
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
