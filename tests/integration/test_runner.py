@@ -548,6 +548,7 @@ def test_job_json_says_what_is_asked(bench: Bench) -> None:
         "rebooted": True,
         "dryRun": True,
         "downloads": {"maxKibPerSecond": 0, "digestRequired": True},
+        "settings": {},
         "revision": 1,
     }
 

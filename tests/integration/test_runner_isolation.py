@@ -154,8 +154,10 @@ def test_strangers_are_left_alone(bench: Bench) -> None:
         stranger.kill()
 
 
-def test_a_daemon_that_may_stay_stays_and_the_verb_ends(bench: Bench) -> None:
+@pytest.mark.parametrize("group", ["its own", "the handler's"])
+def test_a_daemon_that_may_stay_stays_and_the_verb_ends(bench: Bench, group: str) -> None:
     script = DAEMON.replace(">/dev/null 2>&1", "")  # It holds the pipes as well.
+    script = script.replace("setsid", "") if group == "the handler's" else script
     ending = bench.run(f"{script} echo done >&2; exit 0", keeps_daemons=True)
 
     assert (ending.code, ending.reason) == (0, "done")

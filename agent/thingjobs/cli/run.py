@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from thingjobs.config import Config
     from thingjobs.machine import State
     from thingjobs.machine.effects import Note
+    from thingjobs.model import Json
     from thingjobs.ports import Transport
     from thingjobs.transport.local import LocalTransport
 
@@ -216,6 +217,7 @@ def _parts(config: Config, transport: Transport, journal: Journal, inbox: queue.
         environment=options.handler_environment(config),
         max_kib_s=config.jobs.max_download_kib_s,
         digest_optional=config.handlers.download_without_digest,
+        told=_told(config),
         runtime=_runtime_folder(),
     )
     return Parts(
@@ -237,6 +239,15 @@ def _parts(config: Config, transport: Transport, journal: Journal, inbox: queue.
         nonce=os.urandom(8).hex(),
         thing=config.thing.name,
     )
+
+
+def _told(config: Config) -> Json:
+    """Return what handlers are told of the agent, as `settings` in job.json: where things are, and what is allowed."""
+    return {
+        "handlers": str(config.handlers.directory[0]) if config.handlers.directory else "",
+        "state": str(config.state.directory),
+        "collect": list(config.handlers.collect),
+    }
 
 
 def _runtime_folder() -> Path | None:

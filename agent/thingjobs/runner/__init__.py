@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from thingjobs.machine.effects import Run
     from thingjobs.machine.events import Progressed
-    from thingjobs.model import Identity, Json, Process, Record, Verb
+    from thingjobs.model import Identity, Json, Plan, Process, Record, Verb
     from thingjobs.runner.cgroup import Tree
 
 __all__ = ["INHERITED", "Runner", "Settings"]
@@ -75,7 +75,7 @@ class Runner:
         """
         record = run.record
         try:
-            account = account_of(record.plan.user) if record.plan.user else None
+            account = _account(record.plan)
             place = self._prepared(run, account)
             environment = self._environment(place, run.verb, account)
             started = start(place, run, environment=environment, account=account, boot_id=self._settings.boot)
@@ -111,9 +111,8 @@ class Runner:
 
     def _prepare(self, place: Place, run: Run, account: Account | None) -> Place:
         self._settle(run.record.identity, place, account)
-        rules = self._downloads(run.record)
         deadline = time.time() + run.record.plan.limits.of(run.verb)
-        job = given.job_json(run, thing=self._settings.thing, deadline=deadline, downloads=rules)
+        job = given.job_json(run, thing=self._settings.thing, deadline=deadline, told=self._told(run.record))
         place.prepare_run(job, place.exit_file(run.verb, run.attempt), account)
         self._jobs[run.record.identity] = job
         return place
@@ -199,12 +198,11 @@ class Runner:
             return
         place, job = self._place(identity), self._jobs.get(identity)
         if job is None:
-            rules = self._downloads(record)
             old = place.read_job()
-            job = given.job_again(old, record, thing=self._settings.thing, now=time.time(), downloads=rules)
+            job = given.job_again(old, record, thing=self._settings.thing, now=time.time(), told=self._told(record))
         job = given.anew(job, record.plan.params)
         try:
-            place.write_job(job, account_of(record.plan.user) if record.plan.user else None)
+            place.write_job(job, _account(record.plan))
         except OSError as error:
             raise StateError(f"cannot write job.json anew in {place.work}: {error.strerror or error}") from None
         self._jobs[identity] = job
@@ -365,11 +363,12 @@ class Runner:
         more = self._settings.environment
         return given.environment(more, home=home, verb=verb, work=place.work, events=place.folder / "events")
 
-    def _downloads(self, record: Record) -> Json:
+    def _told(self, record: Record) -> Json:
         settings = self._settings
-        return given.downloads(
+        downloads = given.downloads(
             record.plan.handler, max_kib_s=settings.max_kib_s, digest_optional=settings.digest_optional
         )
+        return {"downloads": downloads, "settings": dict(settings.told)}
 
     def _tree(self) -> Tree | None:
         if not self._looked_for_tree:
@@ -380,6 +379,15 @@ class Runner:
     @staticmethod
     def _cell_name(record: Record, verb: Verb, attempt: int) -> str:
         return cgroup.name_of(record.identity.key, verb, attempt, keeps=record.plan.keeps_daemons)
+
+
+def _account(plan: Plan) -> Account | None:
+    """Return whom to become for a handler, None to stay who the agent is.
+
+    Raises:
+        StateError: there is no such account.
+    """
+    return account_of(plan.user) if plan.user else None
 
 
 def _home() -> str:

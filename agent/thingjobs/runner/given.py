@@ -22,8 +22,15 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MOST = 2**53
 
 
-def job_json(run: Run, *, thing: str, deadline: float, downloads: Json) -> Json:
-    """Return what the handler reads as job.json; `deadline` is in seconds since the epoch."""
+def job_json(run: Run, *, thing: str, deadline: float, told: Json) -> Json:
+    """Return what the handler reads as job.json.
+
+    Args:
+        run: which verb of which execution.
+        thing: the thing's name.
+        deadline: seconds since the epoch.
+        told: what the agent says of itself, `downloads` and `settings`.
+    """
     identity = run.record.identity
     return {
         "contract": CONTRACT,
@@ -37,12 +44,12 @@ def job_json(run: Run, *, thing: str, deadline: float, downloads: Json) -> Json:
         "rebooted": run.rebooted,
         "dryRun": run.dry_run,
         "deadline": deadline,
-        "downloads": downloads,
+        **told,
         "revision": 1,
     }
 
 
-def job_again(old: Json, record: Record, *, thing: str, now: float, downloads: Json) -> Json:
+def job_again(old: Json, record: Record, *, thing: str, now: float, told: Json) -> Json:
     """Return the job.json of a run that an earlier agent started, as far as what is left of it makes sense.
 
     A handler may have written what stands there, so nothing of it is taken that is known otherwise; `now` is in
@@ -58,7 +65,7 @@ def job_again(old: Json, record: Record, *, thing: str, now: float, downloads: J
         dry_run=old.get("dryRun") is True,
     )
     deadline = _number(old.get("deadline"), now + record.plan.limits.of(verb))
-    job = job_json(run, thing=thing, deadline=deadline, downloads=downloads)
+    job = job_json(run, thing=thing, deadline=deadline, told=told)
     # Where the count was lost, this is more than anybody can have counted to.
     return {**job, "revision": int(_number(old.get("revision"), now))}
 

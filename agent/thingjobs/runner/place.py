@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -87,7 +88,7 @@ class Place:
         self.work.mkdir(mode=0o700, exist_ok=True)
         for name in (*STREAMS, HOLD):
             path = self.folder / name
-            if os.path.lexists(path):
+            with contextlib.suppress(FileNotFoundError):
                 if path.lstat().st_mode == stat.S_IFIFO | 0o600:
                     continue
                 path.unlink()

@@ -9,8 +9,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from thingjobs.model import Json
+
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+_TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 #: What a handler inherits from the agent's own environment, if it is set there; nothing else, and nothing of the job.
-INHERITED = ("PATH", "LANG", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+INHERITED = ("PATH", "LANG", *_PROXIES, *(name.lower() for name in _PROXIES), *_TRUST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,7 @@ class Settings:
         environment: what every handler gets, from [handlers.environment] and the agent's own environment.
         max_kib_s: what downloads may take of the network, KiB a second; 0: as much as there is.
         digest_optional: patterns of handlers that may download without a digest.
+        told: what every handler is told of the agent as `settings` in job.json; nothing secret.
         grace: seconds between SIGTERM and SIGKILL.
         runtime: a folder in memory that the service manager made for the agent, None without.
         cgroup: the part of the cgroup v2 tree that is the agent's; None: it finds out by itself.
@@ -33,6 +38,7 @@ class Settings:
     environment: Mapping[str, str] = field(default_factory=dict)
     max_kib_s: int = 0
     digest_optional: tuple[str, ...] = ()
+    told: Json = field(default_factory=dict)
     grace: float = 30.0
     runtime: Path | None = None
     cgroup: Path | None = None

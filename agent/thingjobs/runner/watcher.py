@@ -256,7 +256,7 @@ class Watcher(threading.Thread):
     def _finish(self) -> None:
         """The handler ended, or its shim died: read and keep all that it said, end what it left, tell how it ended."""
         self._drain()
-        if self._has_stored() and self._stored.code != 0:
+        if (self._stored.complete or self._has_stored()) and self._stored.code != 0:
             self._keep(replace(self._said, reason=self._reason()))
         status = self._end_shim()
         out_of_memory = self._family.ran_out_of_memory()

@@ -51,7 +51,7 @@ class Surroundings(Protocol):
 
 def job_of(run: Run, deadline: float) -> Json:
     """Return job.json for a run, as the handler will read it."""
-    job = job_json(run, thing=THING, deadline=deadline, downloads={})
+    job = job_json(run, thing=THING, deadline=deadline, told={"downloads": {}, "settings": {}})
     read: Json = json.loads(json.dumps(job))
     return read
 
