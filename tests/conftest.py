@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 PROGRAM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
 
 #: For `--hypothesis-profile=long`, see README.md.
+# No deadlines: how long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("usual", deadline=None)
 hypothesis.settings.register_profile("long", max_examples=10_000, deadline=None)
+hypothesis.settings.load_profile("usual")
 
 
 class Require(Protocol):

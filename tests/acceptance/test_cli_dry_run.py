@@ -205,3 +205,13 @@ def test_files_that_cannot_be_read_exit_2_before_any_verdict(local: Local, cli: 
         "  - cannot read nowhere.json: No such file or directory",
         f"  - cannot read {local.folder}: Is a directory",
     ]
+
+
+def test_dry_run_tells_a_handler_the_same_of_this_device_as_a_job_would(local: Local, cli: Cli) -> None:
+    params = {"name": "pump", "url": "https://nowhere.invalid/pump.tgz", "digest": f"sha256:{'0' * 64}"}
+    local.job("install", {"handler": "install-handler", "params": params})
+
+    told = cli("dry-run", *local.words, local.folder / "install.json")
+
+    assert told.code == 0, told.all
+    assert "would run" in told.out

@@ -389,6 +389,7 @@ def test_after_a_restart_of_the_agent_the_old_file_is_not_trusted(
         "rebooted": False,
         "dryRun": False,
         "downloads": {"maxKibPerSecond": 64, "digestRequired": True},
+        "settings": {},
     }
     assert (bench.folder / "secret").read_text() == '{"resumed": true}'
     (bench.work / "go-on").touch()

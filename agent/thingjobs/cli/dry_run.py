@@ -27,7 +27,7 @@ from thingjobs.machine.events import Ending, Finished
 from thingjobs.model import Code, Identity, JobId, Phase, Plan, Record, Result, Status, Verb
 from thingjobs.redact import redacted_json
 from thingjobs.registry import quiet
-from thingjobs.runner import Runner, Settings
+from thingjobs.runner import Runner
 
 if TYPE_CHECKING:
     import argparse
@@ -105,8 +105,7 @@ def _check(config: Config, plan: Plan) -> Ending:
     identity = Identity(JobId("dry-run"), 1, 0)
     with tempfile.TemporaryDirectory(prefix="thingjobs-dry-run-") as folder:
         Path(folder).chmod(0o711)
-        environment = options.handler_environment(config)
-        runner = Runner(Settings(Path(folder), config.thing.name, boot.boot_id(), environment), events.put)
+        runner = Runner(options.runner_settings(config, Path(folder), boot.boot_id()), events.put)
         plan = replace(plan, argv=quiet(plan.argv))
         record = Record(identity, Phase.CHECKING, claim="", version=1, plan=plan, document={})
         try:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from thingjobs import config as configuration
 from thingjobs.errors import ConfigError
-from thingjobs.runner import INHERITED
+from thingjobs.runner import INHERITED, Settings
 from thingjobs.runner.given import DEFAULT_PATH, with_own_commands
 
 if TYPE_CHECKING:
     import argparse
 
     from thingjobs.config import Config
+    from thingjobs.model import Json
 
 
 def new_parser(commands: Any, name: str, summary: str, text: str | None) -> argparse.ArgumentParser:
@@ -86,3 +87,38 @@ def handler_environment(config: Config) -> dict[str, str]:
     """Return what handlers get of the agent's own environment and of the configuration."""
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     return {**inherited, "PATH": with_own_commands(inherited.get("PATH", DEFAULT_PATH)), **config.handlers.environment}
+
+
+def runner_settings(config: Config, state: Path, boot_id: str) -> Settings:
+    """Return what the runner needs to know; handlers of a dry run are told the same as those of the agent.
+
+    Args:
+        config: the configuration.
+        state: the folder for the jobs' own folders.
+        boot_id: the id of this boot.
+    """
+    return Settings(
+        state=state,
+        thing=config.thing.name,
+        boot=boot_id,
+        environment=handler_environment(config),
+        max_kib_s=config.jobs.max_download_kib_s,
+        digest_optional=config.handlers.download_without_digest,
+        told=_told(config),
+        runtime=_runtime_folder(),
+    )
+
+
+def _told(config: Config) -> Json:
+    """Return what handlers are told of the agent, as `settings` in job.json: where things are, and what is allowed."""
+    return {
+        "handlers": str(config.handlers.directory[0]) if config.handlers.directory else "",
+        "state": str(config.state.directory),
+        "collect": list(config.handlers.collect),
+    }
+
+
+def _runtime_folder() -> Path | None:
+    """Return the folder in memory that the service manager made for the agent (systemd: RuntimeDirectory=)."""
+    first = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return Path(first) if first else None

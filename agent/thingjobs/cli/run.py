@@ -12,7 +12,6 @@ import queue
 import random
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thingjobs import __version__, boot, policy
@@ -28,7 +27,6 @@ from thingjobs.machine.events import Stop
 from thingjobs.model import JobId
 from thingjobs.notify import Notifier
 from thingjobs.runner import Runner
-from thingjobs.runner import Settings as RunnerSettings
 from thingjobs.statusbox import StatusBox
 
 if TYPE_CHECKING:
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
     from thingjobs.config import Config
     from thingjobs.machine import State
     from thingjobs.machine.effects import Note
-    from thingjobs.model import Json
     from thingjobs.ports import Transport
     from thingjobs.transport.local import LocalTransport
 
@@ -210,16 +207,7 @@ def _parts(config: Config, transport: Transport, journal: Journal, inbox: queue.
     """Put the agent together."""
     boot_id = boot.boot_id(config.system.boot_id_file)
     registry = registry_for(config, config.state.directory)
-    settings = RunnerSettings(
-        state=config.state.directory,
-        thing=config.thing.name,
-        boot=boot_id,
-        environment=options.handler_environment(config),
-        max_kib_s=config.jobs.max_download_kib_s,
-        digest_optional=config.handlers.download_without_digest,
-        told=_told(config),
-        runtime=_runtime_folder(),
-    )
+    settings = options.runner_settings(config, config.state.directory, boot_id)
     return Parts(
         settings=policy.Settings(
             agent=f"thingjobs/{__version__}",
@@ -239,21 +227,6 @@ def _parts(config: Config, transport: Transport, journal: Journal, inbox: queue.
         nonce=os.urandom(8).hex(),
         thing=config.thing.name,
     )
-
-
-def _told(config: Config) -> Json:
-    """Return what handlers are told of the agent, as `settings` in job.json: where things are, and what is allowed."""
-    return {
-        "handlers": str(config.handlers.directory[0]) if config.handlers.directory else "",
-        "state": str(config.state.directory),
-        "collect": list(config.handlers.collect),
-    }
-
-
-def _runtime_folder() -> Path | None:
-    """Return the folder in memory that the service manager made for the agent (systemd: RuntimeDirectory=)."""
-    first = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    return Path(first) if first else None
 
 
 def _transport(config: Config) -> Transport:
