@@ -207,11 +207,13 @@ def test_files_that_cannot_be_read_exit_2_before_any_verdict(local: Local, cli: 
     ]
 
 
-def test_dry_run_tells_a_handler_the_same_of_this_device_as_a_job_would(local: Local, cli: Cli) -> None:
+def test_dry_run_tells_a_handler_the_same_of_this_device_as_a_job_would(cli: Cli) -> None:
+    (cli.folder / "handlers").mkdir(mode=0o755)
+    (cli.folder / "config.toml").write_text('[handlers]\ndirectory = "handlers"\nallow_root = ["install-handler"]\n')
     params = {"name": "pump", "url": "https://nowhere.invalid/pump.tgz", "digest": f"sha256:{'0' * 64}"}
-    local.job("install", {"handler": "install-handler", "params": params})
+    (cli.folder / "install.json").write_text(json.dumps({"handler": "install-handler", "params": params}))
 
-    told = cli("dry-run", *local.words, local.folder / "install.json")
+    told = cli("dry-run", "--config", "config.toml", "install.json")
 
     assert told.code == 0, told.all
     assert "would run" in told.out
