@@ -66,6 +66,8 @@ KINDS: dict[str, tuple[frozenset[Verb], dict[Verb, list[int | None]], dict[str, 
     "check-dies": (ALL, {Verb.CHECK: [None]}, {}),
     "bad-verify": (ALL, {Verb.VERIFY: [1]}, {}),
     "bad-rollback": (ALL, {Verb.VERIFY: [1], Verb.ROLLBACK: [1]}, {}),
+    "bad-rollback-reboots": (ALL, {Verb.VERIFY: [1], Verb.ROLLBACK: [195]}, {}),
+    "restarts-for-ever": (frozenset({Verb.APPLY}), {Verb.APPLY: [196]}, {}),
     "bad-commit": (ALL, {Verb.COMMIT: [1]}, {}),
     "bad-prepare": (ALL, {Verb.PREPARE: [1]}, {}),
     "waits": (frozenset({Verb.APPLY}), {Verb.APPLY: [75, 75, 0]}, {}),
@@ -82,7 +84,13 @@ KINDS: dict[str, tuple[frozenset[Verb], dict[Verb, list[int | None]], dict[str, 
     "impatient": (ALL, {Verb.CHECK: [75]}, {"max_defer": 300.0}),
 }
 OBSERVERS = {kind for kind, (_, _, more) in KINDS.items() if more.get("observe")}
-MAY_RUN_AGAIN = {"waits", "waits-for-ever", "reboots-again", "reboots-for-ever", "restarts", "rerun"}
+MAY_RUN_AGAIN = {
+    *("waits", "waits-for-ever", "reboots-again", "reboots-for-ever", "restarts", "restarts-for-ever", "rerun"),
+}
+#: A verb of these fails, whenever it runs to its end.
+NEVER_SUCCEEDS = {"fails", "dies", "unfit", "check-dies", "restarts-for-ever", "waits-for-ever"} | {
+    kind for kind in KINDS if kind.startswith("bad-")
+}
 
 
 @dataclass
@@ -460,6 +468,7 @@ def check(world: World) -> None:
         if kind not in MAY_RUN_AGAIN | OBSERVERS:  # What changes nothing may run again.
             assert world.applies[identity] <= 1, "apply ran twice"
         assert Status(view.status).terminal
+        assert view.status != "SUCCEEDED" or kind not in NEVER_SUCCEEDS, "a failure is told as a success"
         terminal = [change.status for change in view.history if Status(change.status).terminal]
         assert len(terminal) == 1
         if kind in OBSERVERS:
@@ -471,6 +480,7 @@ def check(world: World) -> None:
             assert record.phase is Phase.DONE
         if world.applies[identity]:
             assert record is not None, "an execution that ran here is forgotten"
+    assert not world.processes, "a verb's folder stays behind for ever"
     check_commits(world)
 
 

@@ -604,6 +604,16 @@ def test_a_verb_that_is_not_there_cannot_be_called(thingjobs: Kit) -> None:
         thingjobs.call(Greet, "rollback")
 
 
+def test_a_handler_that_needs_what_this_release_has_not_got_is_refused_as_on_a_device(thingjobs: Kit) -> None:
+    class Clouded(Greet):
+        needs = ("cloud",)
+
+    job = thingjobs.run(Clouded, {"name": "pump-7"})
+
+    assert (job.status, job.code, job.verbs) == ("REJECTED", "handler.broken", [])
+    assert "needs cloud" in job.reason
+
+
 # --- the handler's surroundings -----------------------------------------------------------------------------------
 
 
@@ -623,6 +633,17 @@ def test_a_class_finds_what_a_process_of_its_own_would_find(thingjobs: Kit) -> N
 
     assert job.details == {"verb": "apply", "here": "True", "job": "True", "configured": "7"}
     assert (Path.cwd(), dict(os.environ), params) == (here, environment, {"list": []})
+
+
+def test_a_class_does_not_find_what_only_its_developer_has(thingjobs: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Look:
+        def apply(self, ctx: Context, params: Params) -> None:
+            ctx.details(found=os.environ.get("AWS_PROFILE", "nothing"))
+
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+
+    assert thingjobs.run(Look).details == {"found": "nothing"}
+    assert os.environ["AWS_PROFILE"] == "mine"
 
 
 def test_what_one_verb_does_to_its_params_no_other_sees(thingjobs: Kit) -> None:

@@ -623,6 +623,61 @@ def test_an_agent_restart_is_not_a_reboot_and_another_boot_id_is() -> None:
     assert [(run.verb, run.rebooted) for run in other.did(Run)] == [(Verb.APPLY, True)]
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_rollback_that_ends_with_a_reboot_is_over_after_it_and_is_no_success(cancelled: bool) -> None:
+    driver = Driver().applied(replace(PLAN, verbs=frozenset({Verb.APPLY, Verb.VERIFY, Verb.ROLLBACK})))
+    if cancelled:
+        driver.due(Timer.LEARN)
+        driver.give(Described(driver.sent(Describe).token, Execution(JOB, Status.CANCELED, 3)))
+        driver.end(Verb.APPLY)
+    else:
+        driver.end(Verb.APPLY)
+        driver.running(Verb.VERIFY)
+        driver.end(Verb.VERIFY, 1)
+    driver.running(Verb.ROLLBACK)
+    driver.end(Verb.ROLLBACK, 195)
+    saved = driver.did(Save)[-1].record
+
+    after = Driver().connected()
+    after.boot = "boot-2"
+    after.give(Resumed(saved, Evidence.NOT_STARTED))
+
+    assert not after.did(Run)
+    end = after.did(Save)[-1].record
+    assert "rolled back" in (end.late if cancelled else end.result.reason)
+    assert end.result is None if cancelled else end.result.status is Status.FAILED
+
+
+def test_a_rollback_whose_reboot_does_not_come_keeps_the_reason_why_it_ran() -> None:
+    driver = Driver().applied(replace(PLAN, verbs=frozenset({Verb.APPLY, Verb.ROLLBACK})))
+    driver.end(Verb.APPLY, 1, reason="no valve")
+    driver.running(Verb.ROLLBACK)
+    driver.end(Verb.ROLLBACK, 195)
+    driver.give(Updated(driver.sent(Update).token, None, None))
+    for _ in range(3):
+        driver.due(Timer.REBOOT)
+
+    reason = driver.sent(Update).details["reason"]
+    assert "no valve" in reason
+    assert "the rollback failed: the machine did not reboot" in reason
+
+
+@pytest.mark.parametrize("code", [75, 196])
+def test_a_verb_runs_five_times_at_most(code: int) -> None:
+    driver = Driver().applied()
+    for _ in range(4):
+        driver.end(Verb.APPLY, code)
+        record = driver.job.record
+        driver.state = replace(driver.state, jobs={})
+        driver.give(Resumed(record, Evidence.NOT_STARTED))
+        driver.running()
+
+    driver.end(Verb.APPLY, code)
+
+    report = driver.sent(Update)
+    assert (report.status, report.details["code"]) == (Status.FAILED, "handler.attempts")
+
+
 def test_a_reboot_is_refused_where_the_configuration_has_none() -> None:
     driver = Driver(may_reboot=False).applied()
 
@@ -665,6 +720,20 @@ def test_without_a_journal_apply_does_not_begin_but_verify_does() -> None:
     assert driver.did(Go)
 
 
+@pytest.mark.parametrize("status", [Status.CANCELED, Status.TIMED_OUT])
+def test_an_apply_that_never_began_for_want_of_a_journal_is_neither_undone_nor_begun_later(status: Status) -> None:
+    driver = Driver().connected()
+    driver.claimed(replace(PLAN, verbs=frozenset({Verb.APPLY, Verb.ROLLBACK})))
+    driver.running()
+    driver.give(NotSaved(driver.job.record, "disk full", driver.effects[1:]))
+
+    driver.due(Timer.LEARN)
+    driver.give(Described(driver.sent(Describe).token, Execution(JOB, status, 3)))
+
+    assert JOB not in driver.state.jobs
+    assert not driver.did(Run)
+
+
 def test_without_a_journal_a_result_is_reported_all_the_same() -> None:
     driver = Driver()
     report = driver.reporting()
@@ -691,6 +760,14 @@ def test_a_process_that_is_found_again_is_not_started_again() -> None:
     assert not driver.did(Run)
     driver.end(Verb.APPLY)
     assert driver.job.phase is Phase.REPORTING
+
+
+def test_a_process_that_is_found_again_may_be_silent_for_no_longer_than_before() -> None:
+    driver = Driver()
+    record = record_of(Phase.APPLYING, plan=replace(PLAN, limits=Limits(stall=60.0)))
+    driver.give(Resumed(record, Evidence.ADOPTED))
+
+    assert Kill(JOB) in driver.due(Timer.STALL)
 
 
 def test_an_interrupted_apply_is_not_repeated_without_leave() -> None:
@@ -829,6 +906,43 @@ def test_the_drawing_in_the_readme_is_the_table() -> None:
         pytest.skip("the page is not part of this installation")
 
     assert diagram.drawn() in readme.read_text(encoding="utf-8")
+
+
+def test_commit_does_not_fail_because_one_question_after_the_change_got_no_answer() -> None:
+    driver = Driver().applied(replace(PLAN, verbs=frozenset({Verb.APPLY, Verb.COMMIT})))
+    driver.due(Timer.LEARN)
+    driver.give(Described(driver.sent(Describe).token, Execution(JOB, Status.IN_PROGRESS, 2)))
+    driver.end(Verb.APPLY)
+    assert driver.did(Reconnect)
+    driver.clock += 1
+    driver.give(Disconnected("as it was told"))
+    driver.give(Connected())
+    assert driver.sent(Describe)
+    driver.due(Timer.REPLY)
+
+    driver.due(Timer.LEARN)
+    driver.give(Described(driver.sent(Describe).token, Execution(JOB, Status.IN_PROGRESS, 2)))
+
+    assert driver.did(Run)[0].verb is Verb.COMMIT
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+def test_a_check_leaves_nothing_behind_when_its_job_is_refused_or_somebody_elses(claimed: bool) -> None:
+    driver = Driver().connected()
+    driver.give(NextChanged(offer()))
+    driver.give(Judged(JOB, EVERYTHING))
+    driver.running(Verb.CHECK)
+    driver.end(Verb.CHECK, 0 if claimed else 1)
+    token = driver.sent(Update).token
+
+    if claimed:
+        theirs = Stored(Status.IN_PROGRESS, 2, {"claim": "theirs"})
+        driver.give(Refused(token, Refusal.VERSION_MISMATCH, "", theirs))
+    else:
+        driver.give(Updated(token, driver.stored(Status.REJECTED, 2), None))
+
+    assert JOB not in driver.state.jobs
+    assert Clean(JOB) in driver.effects
 
 
 def test_a_finished_execution_is_cleaned_up() -> None:

@@ -16,12 +16,14 @@ from thingjobs.jobs import (
     ListChanged,
     NextChanged,
     Pending,
+    Refusal,
+    Refused,
     Summary,
     Update,
     Updated,
 )
 from thingjobs.jobs import State as Stored
-from thingjobs.machine import Now, State, step
+from thingjobs.machine import Now, State, Stopping, step
 from thingjobs.machine.effects import AskGates, Effect, Go, Judge, Note, Reboot, Refresh, Run, Save, Send
 from thingjobs.machine.events import (
     Due,
@@ -33,6 +35,7 @@ from thingjobs.machine.events import (
     NotSpawned,
     Progressed,
     Spawned,
+    Stop,
 )
 from thingjobs.machine.state import LookTimer, Timer
 from thingjobs.model import Code, Execution, Identity, JobId, Phase, Plan, Process, Result, Status, Verb
@@ -267,6 +270,42 @@ def test_a_reboot_waits_for_its_gate_and_the_step_timer_is_renewed_meanwhile() -
     assert driver.state.jobs[MAIN].record.reboot_asked == 0
 
 
+def test_a_job_that_was_cancelled_before_a_gate_while_nobody_heard_of_it_is_not_waited_for() -> None:
+    driver = Driver().offered()
+    driver.give(Gated(MAIN, "closed"))
+    driver.give(Connected())
+    token = driver.sent(DescribeNext).token
+
+    driver.give(Described(token, Execution(ASIDE, Status.QUEUED, 1, document={"handler": "y"})))
+
+    assert list(driver.state.jobs) == [ASIDE]
+    assert driver.did(Judge)
+
+
+def test_a_job_that_still_is_the_head_keeps_waiting_before_its_gate() -> None:
+    driver = Driver().offered()
+    driver.give(Gated(MAIN, "closed"))
+    driver.give(Connected())
+
+    driver.give(Described(driver.sent(DescribeNext).token, Execution(MAIN, Status.QUEUED, 1, document={})))
+
+    assert driver.phase() is Phase.DEFERRED
+
+
+def test_an_agent_that_ends_claims_nothing_and_reboots_nothing_when_a_gate_opens() -> None:
+    driver = Driver().offered()
+    driver.give(Stop(Stopping.LEAVE))
+    driver.give(Gated(MAIN))
+    assert not driver.did(Send)
+
+    driver = Driver().applying()
+    driver.end(195)
+    driver.give(Updated(driver.sent(Update).token, None, None))
+    driver.give(Stop(Stopping.LEAVE))
+    driver.give(Gated(MAIN))
+    assert not driver.did(Reboot)
+
+
 def test_a_document_that_only_asks_passes_every_gate() -> None:
     driver = Driver().offered(replace(PLAN, check_only=True))
 
@@ -385,6 +424,26 @@ def test_an_observer_that_became_the_head_casts_no_doubt_on_what_waits() -> None
     assert not driver.did(Send)
 
 
+def test_an_observer_goes_on_while_an_execution_that_no_journal_knows_is_reported() -> None:
+    driver = Driver().offered(OBSERVER)
+    driver.accept(driver.sent(Update))
+    lost = Execution(ASIDE, Status.IN_PROGRESS, 2, details={"agent": "thingjobs/0", "claim": "c"})
+
+    driver.give(NextChanged(lost))
+
+    assert set(driver.state.jobs) == {MAIN, ASIDE}
+
+
+def test_what_waits_is_asked_for_again_when_the_service_was_too_busy_to_show_it() -> None:
+    driver = Driver().applying()
+    driver.queue(ASIDE)
+    driver.give(Refused(driver.sent(Describe).token, Refusal.REQUEST_THROTTLED, "slow down"))
+
+    driver.look_due(LookTimer.RETRY)
+
+    assert driver.sent(Describe).job_id == "logs"
+
+
 def test_an_observer_may_not_have_the_machine_rebooted() -> None:
     driver = Driver().offered(OBSERVER)
     driver.accept(driver.sent(Update))
@@ -421,6 +480,16 @@ def test_a_handler_that_asked_is_answered_even_when_the_fresh_document_is_of_no_
     driver.give(Judged(MAIN, REFUSAL))
 
     assert driver.did(Refresh)[0].record.plan == PLAN
+
+
+def test_a_service_that_is_busy_is_not_asked_for_fresh_parameters_without_a_pause() -> None:
+    driver = Driver().applying()
+    driver.give(Progressed(MAIN, refresh=True))
+    driver.due(Timer.LEARN)
+
+    driver.give(Refused(driver.sent(Describe).token, Refusal.REQUEST_THROTTLED, "slow down"))
+
+    assert driver.state.jobs[MAIN].timers[Timer.LEARN] > driver.clock + 1
 
 
 def test_what_a_verb_asked_for_is_not_given_to_the_next_one() -> None:

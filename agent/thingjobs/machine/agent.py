@@ -21,6 +21,7 @@ from thingjobs.jobs import (
     Updated,
 )
 from thingjobs.machine import look
+from thingjobs.machine.claim import leave
 from thingjobs.machine.effects import Clean, Reconnect, Save
 from thingjobs.machine.events import (
     Doubted,
@@ -105,6 +106,8 @@ def _give(turn: Turn, job: Job, event: JobEvent) -> None:
         return
     after = row.rule(turn, job, event)
     jobs = {identity: other for identity, other in turn.state.jobs.items() if identity != job.identity}
+    if after is None or (job.phase is Phase.REFUSING and after.phase is Phase.DONE):
+        leave(turn, job)
     if after is not None and after.phase is not Phase.DONE:
         turn.change(jobs={**jobs, job.identity: after})
         return

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from thingjobs.jobs import Refusal
 from thingjobs.machine import gating
-from thingjobs.machine.effects import Forget, Judge, Save
+from thingjobs.machine.effects import Clean, Forget, Judge, Save
 from thingjobs.machine.gating import Before
 from thingjobs.machine.report import Match, adopted, ask, can_send, close, compare, owe, retry, save_later, update
 from thingjobs.machine.resume import on_rechecked
-from thingjobs.machine.state import NO_PLAN, Deferral, Job, Kind, LookTimer, Timer
+from thingjobs.machine.state import NO_PLAN, Deferral, Job, Kind, LookTimer, Stopping, Timer
 from thingjobs.machine.verbs import begin, failure, on_not_spawned, start
 from thingjobs.machine.watch import on_doubted, on_link_up
 from thingjobs.model import Code, Execution, Phase, Plan, Record, Result, Status, Verb
@@ -53,6 +53,12 @@ def offered(turn: Turn, execution: Execution, *, probe: bool = False) -> Job:
     )
     turn.do(Judge(execution))
     return Job(record=record, execution=execution, probe=probe)
+
+
+def leave(turn: Turn, job: Job) -> None:
+    """Let go of an execution that is not claimed: its `check` may have left a folder, and nobody comes back to that."""
+    if job.record.attempts:
+        turn.do(Clean(job.identity))
 
 
 # --- OFFERED ------------------------------------------------------------------------------------------------------
@@ -208,7 +214,9 @@ def on_refusal_refused(turn: Turn, job: Job, event: Refused) -> Job | None:
 
 
 def claim(turn: Turn, job: Job) -> Job:
-    """Write down what is claimed and with which mark, then claim it."""
+    """Write down what is claimed and with which mark, then claim it; an agent that ends leaves that to the next."""
+    if turn.state.stopping is not Stopping.NO:
+        return job
     job = job.with_(phase=Phase.CLAIMING, claim=turn.mint(), verb=None, process=None, tries=0, gate="")
     return _save_claim(turn, job)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from thingjobs.jobs import Describe, Described, DescribeNext, GetPending, Pending, Refused
-from thingjobs.machine.claim import offered, unknown_of_ours
+from thingjobs.jobs import Describe, Described, DescribeNext, GetPending, Pending, Refusal, Refused
+from thingjobs.machine.claim import leave, offered, unknown_of_ours
 from thingjobs.machine.effects import Send
 from thingjobs.machine.state import Look, LookTimer, Stopping
 from thingjobs.model import Phase, Status
@@ -132,24 +132,47 @@ def on_reply(turn: Turn, event: Reply) -> None:
     timers = {key: at for key, at in turn.state.timers.items() if key is not LookTimer.REPLY}
     turn.change(look=None, timers=timers)
     match event:
-        case Refused() if look.wanted is not None:
-            turn.change(foreign=turn.state.foreign | {look.wanted})
-            ask(turn, Look(past=not look.aside, aside=look.aside))
-        case Refused() if look.aside:
-            aside_later(turn, ASIDE_AFTER)
         case Refused():
-            turn.note(f"the service refused to tell what is pending: {event.text} {event.message}", warning=True)
-            _again(turn, look)
+            _refused(turn, look, event)
         case Pending() if look.aside:
             beside(turn, event.queued)
         case Pending():
             _choose(turn, event)
         case Described(_, execution) if look.aside:
             _observe(turn, execution)
-        case Described(_, execution) if execution is not None:
+        case Described(_, execution):
+            if look.wanted is None:
+                _displace(turn, execution)
             turn.change(offer=execution)
         case _:
             turn.change(offer=None)
+
+
+def _refused(turn: Turn, look: Look, event: Refused) -> None:
+    """One execution that cannot be shown holds up no other, unless the service is only too busy for that."""
+    busy = event.code in (Refusal.REQUEST_THROTTLED, Refusal.INTERNAL_ERROR)
+    if look.wanted is not None and not busy:
+        turn.change(foreign=turn.state.foreign | {look.wanted})
+        ask(turn, Look(past=not look.aside, aside=look.aside))
+    elif look.wanted is None and look.aside:
+        aside_later(turn, ASIDE_AFTER)
+    else:
+        turn.note(f"the service refused to tell what is pending: {event.text} {event.message}", warning=True)
+        _again(turn, look)
+
+
+def _displace(turn: Turn, head: Execution | None) -> None:
+    """Give up what waits and is not the head any more: it was ended, or overtaken, while nobody heard of that.
+
+    What waits before a gate asks the service for nothing, so it would not notice by itself.
+    """
+    jobs = turn.state.jobs
+    if head is not None and head.identity in jobs and jobs[head.identity].aside:
+        return  # An observer that overtook.
+    for job in jobs.values():
+        if job.phase is Phase.DEFERRED and not job.aside and (head is None or head.identity != job.identity):
+            leave(turn, job)
+            turn.change(jobs={key: other for key, other in turn.state.jobs.items() if key != job.identity})
 
 
 def _choose(turn: Turn, event: Pending) -> None:
@@ -185,7 +208,7 @@ def take_offer(turn: Turn) -> None:
         _start(turn, execution)
     elif _lost_of_ours(turn, execution):
         job = unknown_of_ours(turn, execution)
-        turn.change(jobs={job.identity: job})
+        turn.change(jobs={**state.jobs, job.identity: job})
     else:
         _look_past(turn, execution)
 

@@ -24,7 +24,9 @@ def on_resumed(turn: Turn, job: Job, event: Resumed) -> Job:
     clock = turn.now.clock
     job = job.at(Timer.PROGRESS, clock + FIRST_PROGRESS_AFTER).at(Timer.LEARN, clock + LEARN_AFTER)
     if event.evidence is Evidence.ADOPTED and record.verb is not None and not _stale_verify(turn, record):
-        return job.with_(running=record.verb).at(Timer.VERB, clock + record.plan.limits.of(record.verb))
+        limits = record.plan.limits
+        job = job.with_(running=record.verb).at(Timer.VERB, clock + limits.of(record.verb))
+        return job.at(Timer.STALL, clock + limits.stall) if limits.stall else job
     if event.evidence is Evidence.LOST and record.verb is not None:
         return _lost(turn, job.with_(deaths=record.deaths + 1), record.verb)
     return _again(turn, job)

@@ -202,9 +202,7 @@ def _after(turn: Turn, job: Job, verb: Verb, ending: Ending) -> Job:
         case Exit.DONE_AND_REBOOT:
             return reboot(turn, job, _next(job, verb))
         case Exit.AGAIN_AFTER_RESTART:
-            job = job.with_(verb=None, process=None, again=verb, note=RESTART_NOTE)
-            turn.do(Save(job.record))
-            return job
+            return _again(turn, job, verb, ending, RESTART_NOTE)
         case _:
             return _failed(turn, job, verb, ending)
 
@@ -247,8 +245,8 @@ def _next(job: Job, verb: Verb) -> Verb | None:
 
 
 def advance(turn: Turn, job: Job, verb: Verb | None) -> Job:
-    """`verb` is done: run the next one that the handler declares, or report success."""
-    if verb is Verb.ROLLBACK:
+    """`verb` is done: run the next one that the handler declares, or report success; None: a reboot ended the last."""
+    if verb is Verb.ROLLBACK or (verb is None and Verb.ROLLBACK in job.record.attempts):
         return _rolled_back(turn, job, "; rolled back")
     if verb is Verb.VERIFY:
         job = job.with_(boot=turn.now.boot)
@@ -262,7 +260,7 @@ def advance(turn: Turn, job: Job, verb: Verb | None) -> Job:
 
 def fail(turn: Turn, job: Job, code: Code, reason: str, status: Status = Status.FAILED) -> Job:
     """A verb failed: undo what was applied where the handler can, then report."""
-    if job.phase is Phase.ROLLING_BACK:
+    if job.phase is Phase.ROLLING_BACK or Verb.ROLLBACK in job.record.attempts:  # The latter: its reboot failed.
         return _rolled_back(turn, job, f"; the rollback failed: {reason}")
     if job.record.cancelled:
         return undo(turn, job)
@@ -295,15 +293,21 @@ def undo(turn: Turn, job: Job) -> Job:
 
 
 def _later(turn: Turn, job: Job, verb: Verb, ending: Ending) -> Job:
+    wait = ending.after if ending.after is not None else defer(job.record.attempts.get(verb, 0))
+    return _again(turn, job, verb, ending, ending.reason or f"{verb} asked to be run again later", wait)
+
+
+def _again(turn: Turn, job: Job, verb: Verb, ending: Ending, why: str, wait: float | None = None) -> Job:
+    """Write down that `verb` is to run once more and what for it waits, unless it ran too often."""
     runs = job.record.attempts.get(verb, 0)
     if runs >= MAX_RUNS_PER_VERB:
         reason = f"{verb} asked for another run after {runs} runs: {ending.reason}"
         return fail(turn, job, Code.HANDLER_ATTEMPTS, reason)
-    wait = ending.after if ending.after is not None else defer(runs)
-    why = ending.reason or f"{verb} asked to be run again later"
-    turn.note(f"waits: {why}", job.identity)
     job = job.with_(verb=None, process=None, again=verb, note=why)
     turn.do(Save(job.record))
+    if wait is None:
+        return job
+    turn.note(f"waits: {why}", job.identity)
     return job.at(Timer.AGAIN, turn.now.clock + wait)
 
 
@@ -397,11 +401,12 @@ def on_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
 
 def _not_begun(turn: Turn, job: Job, verb: Verb) -> Job:
     """A process that waits for its Go has done nothing: end it, and make a new one when the journal is back."""
-    attempts = dict(job.record.attempts)
+    attempts, applied = dict(job.record.attempts), job.record.applied
     if job.record.process is not None:
         attempts[verb] -= 1
+        applied = applied and attempts.get(Verb.APPLY, 0) > 0
         turn.do(Kill(job.identity))
-    job = job.with_(running=None, verb=None, process=None, attempts=attempts, again=verb)
+    job = job.with_(running=None, verb=None, process=None, attempts=attempts, applied=applied, again=verb)
     return job.without(Timer.VERB, Timer.STALL)
 
 

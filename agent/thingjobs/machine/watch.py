@@ -9,10 +9,10 @@ from thingjobs.machine import gating
 from thingjobs.machine.effects import Judge, Kill, Reboot, Save
 from thingjobs.machine.gating import Before
 from thingjobs.machine.report import Match, adopted, ask, can_send, close, compare, save_later, send_progress, timed_out
-from thingjobs.machine.state import Kind, Timer
+from thingjobs.machine.state import Kind, Stopping, Timer
 from thingjobs.machine.verbs import advance, begin, fail, on_reached, undo
 from thingjobs.model import Code, Execution, Phase, Status, Verb
-from thingjobs.policy import LEARN_AFTER, MAX_REBOOT_REQUESTS, REBOOT_WAIT, TIMER_SLACK
+from thingjobs.policy import FIRST_PROGRESS_AFTER, LEARN_AFTER, MAX_REBOOT_REQUESTS, REBOOT_WAIT, TIMER_SLACK
 
 if TYPE_CHECKING:
     from thingjobs.jobs import Described, Refused
@@ -42,7 +42,7 @@ def on_refused(turn: Turn, job: Job, event: Refused) -> Job:
             turn.note(f"the service refused our status details: {event.message}", job.identity, warning=True)
             return job.with_(minimal=True)
         case _:
-            gap = min(job.gap * 2, turn.settings.progress_interval)
+            gap = min(max(job.gap * 2, FIRST_PROGRESS_AFTER), turn.settings.progress_interval)
             if job.wants_fresh:
                 job = job.at(Timer.LEARN, turn.now.clock + gap)
             return on_reached(turn, job.with_(gap=gap).at(Timer.PROGRESS, turn.now.clock + gap))
@@ -91,8 +91,13 @@ def _learned(turn: Turn, job: Job, seconds_left: int | None) -> Job:
 
 def on_unanswered(turn: Turn, job: Job, event: Unanswered) -> Job:  # noqa: ARG001, D103 - see below
     # A progress report is never resent: a newer one follows. A question is asked again when the link is back.
+    # Unless somebody waits for its answer: the handler for its parameters, `commit` for the proof of reach.
     job = job.with_(open=None).without(Timer.REPLY)
-    return job.at(Timer.LEARN, turn.now.clock + LEARN_AFTER) if job.wants_fresh else job
+    return job.at(Timer.LEARN, turn.now.clock + LEARN_AFTER) if job.wants_fresh or _proves(job) else job
+
+
+def _proves(job: Job) -> bool:
+    return job.phase is Phase.COMMITTING and job.running is None
 
 
 def on_doubted(turn: Turn, job: Job, event: Doubted) -> Job:  # noqa: ARG001
@@ -104,7 +109,7 @@ def on_doubted(turn: Turn, job: Job, event: Doubted) -> Job:  # noqa: ARG001
 
 def on_link_up(turn: Turn, job: Job, event: LinkUp) -> Job:  # noqa: ARG001
     """The service is back: tell what was not told, prove what waits for proof, learn the timer."""
-    if (job.phase is Phase.COMMITTING and job.running is None) or job.wants_fresh:
+    if _proves(job) or job.wants_fresh:
         return ask(turn, job, with_document=job.wants_fresh)
     if job.heard.news or Timer.RENEW not in job.timers:
         return send_progress(turn, job) if can_send(turn, job) else job
@@ -131,8 +136,8 @@ def ended(turn: Turn, job: Job, status: Status | None) -> Job:
     job = job.without(Timer.PROGRESS, Timer.RENEW, Timer.LEARN, Timer.DEADLINE)
     if job.phase is Phase.PREPARING:
         return _stop_prepare(turn, job)
-    if job.phase is Phase.APPLYING and job.gate and not job.record.applied:
-        return undo(turn, job)  # Nothing began; a time-out of what waits before a gate is no reason to begin it.
+    if job.phase is Phase.APPLYING and job.running is None and not job.record.applied:
+        return undo(turn, job)  # Nothing began; a time-out of what waits for a gate or the journal never begins it.
     turn.do(Save(job.record))
     return _cancel(turn, job) if job.record.cancelled else job
 
@@ -153,7 +158,7 @@ def _cancel(turn: Turn, job: Job) -> Job:
             turn.do(Kill(job.identity))
         case Phase.APPLYING | Phase.VERIFYING | Phase.CHECKING | Phase.COMMITTING if job.running is None:
             return undo(turn, job)
-        case Phase.REBOOTING if job.record.reboot_asked == 0:
+        case Phase.REBOOTING if job.record.reboot_asked == 0 and Verb.ROLLBACK not in job.record.attempts:
             return undo(turn, job)
         case _:
             pass
@@ -164,8 +169,10 @@ def _cancel(turn: Turn, job: Job) -> Job:
 
 
 def reboot_now(turn: Turn, job: Job) -> Job:
-    """Ask the gates whether the machine may go down now."""
-    return job if job.gate else gating.ask(turn, job, Before.REBOOT)
+    """Ask the gates whether the machine may go down now; an agent that ends leaves that to the next."""
+    if job.gate or turn.state.stopping is not Stopping.NO:
+        return job
+    return gating.ask(turn, job, Before.REBOOT)
 
 
 def on_reboot_gated(turn: Turn, job: Job, event: Gated) -> Job:
@@ -173,7 +180,8 @@ def on_reboot_gated(turn: Turn, job: Job, event: Gated) -> Job:
     if job.gate != Before.REBOOT:
         return job
     if not event.reason:
-        return _reboot(turn, gating.passed(job))
+        job = gating.passed(job)
+        return job if turn.state.stopping is not Stopping.NO else _reboot(turn, job)
     job, at = gating.wait(turn, job, event)
     return job.with_(gate="").at(Timer.REBOOT, at)
 
@@ -231,7 +239,7 @@ def on_rebooted(turn: Turn, job: Job, event: Resumed) -> Job:  # noqa: ARG001
         return reboot_now(turn, job)
     clock = turn.now.clock
     job = job.at(Timer.RENEW, clock).at(Timer.LEARN, clock + LEARN_AFTER).with_(note="")
-    if job.record.cancelled:
-        return undo(turn, job)
     again = job.record.again
+    if job.record.cancelled and Verb.ROLLBACK not in job.record.attempts:
+        return undo(turn, job)
     return begin(turn, job, again, rebooted=True) if again else advance(turn, job, None)

@@ -16,7 +16,9 @@ from thingjobs import child, manifest, schema
 from thingjobs.child.answers import Unanswerable, describe
 from thingjobs.child.context import JobContext
 from thingjobs.child.events import lines
+from thingjobs.judging import PROVIDED
 from thingjobs.model import Code, Plan, Result, Status
+from thingjobs.registry import DECLARED
 from thingjobs.testing.kit.program import environment_of, run_program
 from thingjobs.testing.kit.running import Ended
 
@@ -75,25 +77,19 @@ def subject_of(handler: HandlerUnderTest, environment: Mapping[str, str]) -> Sub
 def plan_of(handler: Subject, params: Json, *, check_only: bool = False) -> Plan | Result:
     """Return what a document with `params` asks of a handler, or the result to refuse it with."""
     says = handler.manifest
+    if lacking := sorted(says.needs - PROVIDED):
+        reason = f"handler {handler.name} needs {', '.join(lacking)}, which this release of the agent has not got"
+        return Result(Status.REJECTED, Code.HANDLER_BROKEN, reason)
     wrong = schema.check(says.params, params) if says.params is not None else ""
     if wrong:
         return Result(Status.REJECTED, Code.PARAMS_INVALID, wrong)
     return Plan(
         handler=handler.name,
         argv=("under test",),
-        verbs=says.verbs,
         version=says.version,
         params=params,
-        limits=says.limits,
-        apply_rerun=says.apply_rerun,
-        cancel_apply=says.cancel_apply,
         check_only=check_only,
-        observe=says.observe,
-        max_defer=says.max_defer,
-        keeps_daemons=says.keeps_daemons,
-        resumes_across_versions=says.resumes_across_versions,
-        resources=says.resources,
-        needs=says.needs,
+        **{key: getattr(says, key) for key in DECLARED},
     )
 
 
@@ -224,6 +220,8 @@ def _output(running: Running) -> Iterator[None]:
 @contextlib.contextmanager
 def _environ(environment: Mapping[str, str]) -> Iterator[None]:
     before = dict(os.environ)
+    # What the developer's own environment holds, no device has.
+    os.environ.clear()
     os.environ.update(environment)
     try:
         yield
