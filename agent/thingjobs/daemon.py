@@ -134,7 +134,8 @@ class Daemon:
             started: is called once the loop is about to begin.
 
         Raises:
-            StateError: the journal cannot be read.
+            StateError: the journal cannot be read, or a running verb cannot be looked after: nothing that goes on without
+                knowing of it would be safe, so the service manager tries again.
         """
         self._recover(self._parts.journal.load())
         self._parts.transport.start(self._inbox.put)

@@ -33,6 +33,8 @@ REOPEN_JITTER = 60.0
 #: A job that takes longer than this is worth a request for observers that wait behind it; one that is put off at once.
 ASIDE_AFTER = 20.0
 ASIDE_SOON = 1.0
+#: Fresh parameters are asked for no more often, however often a handler wants them.
+FRESH_PAUSE = 10.0
 REBOOT_WAIT = 600.0
 REBOOT_STEP_TIMEOUT_MINUTES = 60
 #: The service fires its timers up to a minute late.

@@ -512,3 +512,53 @@ def test_a_handler_that_changed_since_the_claim_is_not_started_and_the_code_says
 
     report = driver.sent(Update)
     assert (report.status, report.details["code"]) == (Status.FAILED, "handler.changed")
+
+
+def test_a_handler_that_asks_without_end_costs_the_service_a_question_now_and_then() -> None:
+    driver = Driver().applying()
+    questions = 0
+    end = driver.clock + 60
+    while driver.clock < end:
+        driver.give(Progressed(MAIN, refresh=True))
+        if driver.state.jobs[MAIN].timers.get(Timer.LEARN, end) <= driver.clock + 1:
+            driver.due(Timer.LEARN)
+            questions += 1
+            driver.give(Described(driver.sent(Describe).token, Execution(MAIN, Status.IN_PROGRESS, 2, document={})))
+            driver.give(Judged(MAIN, PLAN))
+        driver.clock += 1
+
+    assert questions <= 7
+
+
+def test_behind_an_observer_that_takes_long_whatever_waits_is_looked_for() -> None:
+    driver = Driver().offered(OBSERVER)
+    driver.accept(driver.sent(Update))
+    driver.give(Spawned(MAIN, Verb.APPLY, Process(2, 2, "boot")))
+
+    driver.look_due(LookTimer.ASIDE)
+    driver.give(Pending(driver.sent(GetPending).token, (Summary(MAIN, 2),), (Summary(ASIDE, 1),)))
+
+    assert driver.sent(Describe).job_id == "logs"
+
+
+def test_what_was_known_of_an_execution_that_is_gone_is_forgotten() -> None:
+    driver = Driver().applying()
+    driver.queue(ASIDE)
+    driver.described()
+    driver.give(Judged(ASIDE, PLAN))
+    assert driver.state.waiting_in_line == {ASIDE}
+
+    driver.give(ListChanged((Summary(MAIN, 2),), ()))
+
+    assert not driver.state.waiting_in_line
+
+
+def test_after_a_reboot_that_verify_wanted_it_is_asked_again_before_commit() -> None:
+    plan = replace(PLAN, verbs=frozenset({Verb.APPLY, Verb.VERIFY, Verb.COMMIT}))
+    driver = Driver().applying(plan)
+    driver.end(0)
+    driver.give(Spawned(MAIN, Verb.VERIFY, Process(2, 2, "boot")))
+
+    driver.end(195, Verb.VERIFY)
+
+    assert driver.state.jobs[MAIN].record.again is Verb.VERIFY

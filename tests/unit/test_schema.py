@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import fastjsonschema
@@ -292,3 +293,37 @@ def test_a_child_answers_what_the_agent_would_have_found() -> None:
 def test_what_is_no_answer_is_not_taken_for_a_yes(answer: bytes) -> None:
     with pytest.raises(SchemaError, match="gave no answer"):
         schema.understood(answer)
+
+
+@pytest.mark.parametrize("word", ['a"b', "a\\", "{data}", "a\nb", '\\" or 1:#'])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda word: {"properties": {word: {"type": "string"}}},
+        lambda word: {"dependencies": {word: {"type": "object"}}},
+        lambda word: {"dependencies": {"a": [word]}},
+        lambda word: {"required": [word]},
+        lambda word: {"properties": {"a": {"enum": [[word]]}}},
+        lambda word: {"definitions": {"a": {"const": {word: 1}}}},
+    ],
+)
+def test_words_that_could_be_taken_for_code_are_for_a_child(make: Any, word: str) -> None:
+    assert schema.problems(make(word)) == []
+    assert schema.needs_child(make(word))
+    assert not schema.needs_child(make("it's plain: größer #1"))
+
+
+def test_a_long_chain_of_references_is_for_a_child() -> None:
+    chain = {f"a{number}": {"$ref": f"#/definitions/a{number + 1}"} for number in range(1200)}
+    long = {"definitions": {**chain, "a1200": True}, "properties": {"x": {"$ref": "#/definitions/a0"}}}
+
+    assert schema.problems(long) == []
+    assert schema.needs_child(long)
+
+
+def test_patterns_that_take_long_only_to_be_compiled_are_refused() -> None:
+    many = {"properties": {f"p{number}": {"pattern": "[!-\uffff]" * 100} for number in range(60)}}
+
+    began = time.process_time()
+    assert "all patterns together have at most 4096 characters" in schema.problems(many)[0]
+    assert time.process_time() - began < 5

@@ -234,6 +234,16 @@ def _look_due(turn: Turn, timer: object) -> None:
 # --- messages -----------------------------------------------------------------------------------------------------
 
 
+def _forget_gone(turn: Turn, shown: set[Identity]) -> None:
+    """Forget what was known of executions that wait no more. One behind the end of the list is looked at again."""
+    state = turn.state
+    turn.change(
+        deferrals={identity: known for identity, known in state.deferrals.items() if identity in shown},
+        waiting_in_line=state.waiting_in_line & shown,
+        foreign=state.foreign & shown,
+    )
+
+
 def _replied(turn: Turn, event: Pending | Described | Updated | Refused) -> None:
     """Give a reply to whom it belongs by its token; one that nobody waits for is dropped."""
     turn.change(silent=0)
@@ -273,6 +283,7 @@ def _list_changed(turn: Turn, event: ListChanged) -> None:
         if job.identity not in shown:
             _give(turn, job, Doubted())
     waiting = shown.difference(turn.state.remembered, turn.state.jobs, turn.state.foreign)
+    _forget_gone(turn, shown)
     if turn.state.busy:
         if LookTimer.ASIDE not in turn.state.timers:
             look.beside(turn, event.queued)

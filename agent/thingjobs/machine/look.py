@@ -107,8 +107,12 @@ def on_due(turn: Turn, timer: LookTimer) -> None:
 
 
 def _look_beside(turn: Turn) -> None:
-    if turn.state.look is None and turn.state.busy and not turn.state.observing:
+    """Behind what is busy only an observer is looked for; behind an observer that takes long, whatever waits."""
+    state = turn.state
+    if state.look is None and state.busy and not state.observing:
         ask(turn, Look(aside=True))
+    elif state.look is None and state.jobs and not state.busy:
+        ask(turn, Look(past=True))
 
 
 def _again(turn: Turn, look: Look) -> None:

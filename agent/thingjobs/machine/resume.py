@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from thingjobs.handler import Exit
 from thingjobs.machine.events import Evidence
 from thingjobs.machine.state import Timer
-from thingjobs.machine.verbs import advance, begin, ended, fail, undo
+from thingjobs.machine.verbs import advance, begin, ended, fail, later, undo
 from thingjobs.model import Code, Verb
-from thingjobs.policy import FIRST_PROGRESS_AFTER, LEARN_AFTER, MAX_DEATHS_PER_VERB, defer
+from thingjobs.policy import FIRST_PROGRESS_AFTER, LEARN_AFTER, MAX_DEATHS_PER_VERB
 
 if TYPE_CHECKING:
     from thingjobs.machine.events import Ending, Finished, Resumed
@@ -87,7 +87,6 @@ def _after_recheck(turn: Turn, job: Job, ending: Ending) -> Job:
         case Exit.ALREADY:
             return advance(turn, job, Verb.APPLY)
         case Exit.LATER:
-            job = job.with_(verb=None, process=None, again=Verb.CHECK, note=ending.reason)
-            return job.at(Timer.AGAIN, turn.now.clock + defer(1))
+            return later(turn, job, Verb.CHECK, ending)
         case _:
             return _rerun_or_fail(turn, job)

@@ -143,6 +143,7 @@ class Job:
         gate_tries: how often they were closed.
         rebooted: the verb that is about to run follows a reboot that it asked for.
         wants_fresh: the handler asked for its parameters anew.
+        fresh_after: Now.clock before which the service is not asked for them again.
         withheld: effects that wait until the journal can be written.
         save_tries: how often the journal could not be written.
     """
@@ -164,6 +165,7 @@ class Job:
     gate_tries: int = 0
     rebooted: bool = False
     wants_fresh: bool = False
+    fresh_after: float = 0.0
     timers: Mapping[Timer, float] = field(default_factory=dict)
     withheld: tuple[Effect, ...] = ()
     save_tries: int = 0

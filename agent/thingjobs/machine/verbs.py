@@ -143,7 +143,8 @@ def on_judged_anew(turn: Turn, job: Job, event: Judged) -> Job:
     else:
         why = "another handler" if isinstance(fresh, Plan) else fresh.reason
         turn.note(f"the document that came anew is of no use: {why}", job.identity, warning=True)
-    turn.do(Refresh(job.record))
+    if job.running is not None:
+        turn.do(Refresh(job.record))
     return job
 
 
@@ -160,7 +161,7 @@ def on_progressed(turn: Turn, job: Job, event: Progressed) -> Job:
     )
     job = job.with_(heard=heard)
     if event.refresh:
-        job = job.with_(wants_fresh=True).at(Timer.LEARN, turn.now.clock)
+        job = job.with_(wants_fresh=True).at(Timer.LEARN, max(turn.now.clock, job.fresh_after))
     if Timer.STALL in job.timers:
         job = job.at(Timer.STALL, turn.now.clock + (job.record.plan.limits.stall or 0.0))
     if heard.news and Timer.PROGRESS not in job.timers and can_send(turn, job):
@@ -196,11 +197,12 @@ def _after(turn: Turn, job: Job, verb: Verb, ending: Ending) -> Job:
         case Exit.DONE:
             return advance(turn, job, verb)
         case Exit.LATER:
-            return _later(turn, job, verb, ending)
+            return later(turn, job, verb, ending)
         case Exit.REBOOT_AND_AGAIN:
             return reboot(turn, job, verb)
         case Exit.DONE_AND_REBOOT:
-            return reboot(turn, job, _next(job, verb))
+            # After a reboot that `verify` wanted comes `verify`: what it found before says nothing of the new boot.
+            return reboot(turn, job, verb if verb is Verb.VERIFY else _next(job, verb))
         case Exit.AGAIN_AFTER_RESTART:
             return _again(turn, job, verb, ending, RESTART_NOTE)
         case _:
@@ -292,7 +294,8 @@ def undo(turn: Turn, job: Job) -> Job:
     return close(turn, job, late=f"the service ended this execution; {what}")
 
 
-def _later(turn: Turn, job: Job, verb: Verb, ending: Ending) -> Job:
+def later(turn: Turn, job: Job, verb: Verb, ending: Ending) -> Job:
+    """`verb` asked to be run again after a while: as long as it says, else 1, 2, 4 … minutes."""
     wait = ending.after if ending.after is not None else defer(job.record.attempts.get(verb, 0))
     return _again(turn, job, verb, ending, ending.reason or f"{verb} asked to be run again later", wait)
 
@@ -407,7 +410,7 @@ def _not_begun(turn: Turn, job: Job, verb: Verb) -> Job:
         applied = applied and attempts.get(Verb.APPLY, 0) > 0
         turn.do(Kill(job.identity))
     job = job.with_(running=None, verb=None, process=None, attempts=attempts, applied=applied, again=verb)
-    return job.without(Timer.VERB, Timer.STALL)
+    return job.with_(wants_fresh=False).without(Timer.VERB, Timer.STALL)
 
 
 def _save_again(turn: Turn, job: Job) -> Job:

@@ -12,7 +12,14 @@ from thingjobs.machine.report import Match, adopted, ask, can_send, close, compa
 from thingjobs.machine.state import Kind, Stopping, Timer
 from thingjobs.machine.verbs import advance, begin, fail, on_reached, undo
 from thingjobs.model import Code, Execution, Phase, Status, Verb
-from thingjobs.policy import FIRST_PROGRESS_AFTER, LEARN_AFTER, MAX_REBOOT_REQUESTS, REBOOT_WAIT, TIMER_SLACK
+from thingjobs.policy import (
+    FIRST_PROGRESS_AFTER,
+    FRESH_PAUSE,
+    LEARN_AFTER,
+    MAX_REBOOT_REQUESTS,
+    REBOOT_WAIT,
+    TIMER_SLACK,
+)
 
 if TYPE_CHECKING:
     from thingjobs.jobs import Described, Refused
@@ -75,7 +82,7 @@ def on_described(turn: Turn, job: Job, event: Described) -> Job:
     if job.wants_fresh and found.document is not None:
         fresh = Execution(job.identity, Status.IN_PROGRESS, found.version, document=found.document)
         turn.do(Judge(fresh))
-        job = job.with_(wants_fresh=False)
+        job = job.with_(wants_fresh=False, fresh_after=turn.now.clock + FRESH_PAUSE)
     return on_reached(turn, _learned(turn, job, found.seconds_left))
 
 
