@@ -134,8 +134,8 @@ class Daemon:
             started: is called once the loop is about to begin.
 
         Raises:
-            StateError: the journal cannot be read, or a running verb cannot be looked after: nothing that goes on without
-                knowing of it would be safe, so the service manager tries again.
+            StateError: the journal cannot be read, or a running verb cannot be looked after: to go on without knowing
+                of it would not be safe, so the service manager tries again.
         """
         self._recover(self._parts.journal.load())
         self._parts.transport.start(self._inbox.put)
