@@ -19,7 +19,7 @@ from thingjobs.documents import AWS_STEPS, Asked, route
 from thingjobs.errors import DocumentError, HandlerError
 from thingjobs.model import Code, Plan, Result, Status
 from thingjobs.redact import redacted
-from thingjobs.registry import DECLARED, Registry, written_by_others
+from thingjobs.registry import DECLARED, Registry, program_problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,10 +70,8 @@ class ThisDevice:
         path: Path = self._config.handlers.scripts / name
         if path.parent != self._config.handlers.scripts or not path.is_file() or not os.access(path, os.X_OK):
             return None
-        part = written_by_others(path)
-        if part is not None:
-            reason = f"the script {path} cannot be trusted: {part} may be written by others; run chmod go-w {part}"
-            raise DocumentError(Code.HANDLER_BROKEN, reason)
+        if problem := program_problem(path):
+            raise DocumentError(Code.HANDLER_BROKEN, f"the script {path} cannot be trusted: {problem}")
         return str(path)
 
     def check_user(self, user: str) -> None:

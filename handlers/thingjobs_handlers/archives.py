@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -24,6 +25,11 @@ MAX_LINK_BYTES = 4096
 #: What the packing itself may need, beyond the contents.
 _PACKING_BYTES = MAX_ENTRIES * 2048
 _CHUNK_BYTES = 1 << 20
+#: What the libraries raise when they read what makes no sense.
+_DAMAGED = (
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, struct.error),
+    *(EOFError, NotImplementedError, ValueError, LookupError, RecursionError),
+)
 
 
 class ArchiveError(Exception):
@@ -71,7 +77,7 @@ def unpack(archive: Path, into: Path, poll: Callable[[], None] = lambda: None) -
         into.chmod(0o755)
         try:
             _Unpacking(into, poll).run(entries)
-        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError):
+        except _DAMAGED:
             raise ArchiveError("it is damaged, or of a kind that cannot be read") from None
 
 
@@ -91,6 +97,8 @@ class _Unpacking:
             if self._count > MAX_ENTRIES:
                 raise ArchiveError(f"it has more than {MAX_ENTRIES} entries")
             name = _legal(entry.name)
+            if not name and not stat.S_ISDIR(entry.mode):
+                raise ArchiveError(f"{ascii(entry.name)[:200]} is no name for a file")
             if entry.mode & (stat.S_ISUID | stat.S_ISGID):
                 raise ArchiveError(f"{name} takes the rights of its owner (setuid)")
             try:
@@ -128,6 +136,8 @@ class _Unpacking:
     def _folder(self, path: Path) -> None:
         if path != self._root:
             self._folder(path.parent)
+            if path.is_symlink():  # Behind it, what leads up may lead out.
+                raise NotADirectoryError
             path.mkdir(mode=0o755, exist_ok=True)
             path.chmod(0o755)
 
@@ -199,6 +209,8 @@ def _zip_entries(file: IO[bytes]) -> Iterator[_Entry]:
         for info in archive.infolist():
             if info.flag_bits & 1:
                 raise ArchiveError(f"{ascii(info.filename)[:200]} is encrypted")
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ArchiveError(f"{ascii(info.filename)[:200]} is compressed in a way that is seldom used")
             mode = info.external_attr >> 16
             if not stat.S_IFMT(mode):
                 mode |= stat.S_IFDIR if info.is_dir() else stat.S_IFREG

@@ -57,6 +57,17 @@ def test_list_shows_every_handler_with_its_state_and_the_reason_why_one_cannot_b
     assert "verb is not a key" in told.out
 
 
+def test_list_and_show_know_of_a_program_that_could_not_be_started(local: Local, cli: Cli) -> None:
+    program(local, "crlf", "#!/bin/sh\r\nexit 0\r\n")
+
+    every, one = cli("handlers", "list", *local.words), cli("handlers", "show", "crlf", *local.words)
+
+    assert "✗ crlf " in every.out
+    assert "ends its lines with CR LF" in every.out
+    assert one.code == 1
+    assert "ends its lines with CR LF" in one.out
+
+
 def test_list_fits_a_narrow_terminal(local: Local, cli: Cli) -> None:
     every = ["check", "prepare", "apply", "verify", "commit", "rollback"]
     program(local, "a-handler-with-quite-a-long-name", verbs=every)
@@ -124,8 +135,8 @@ def test_show_tells_everything_that_a_handler_declares(local: Local, cli: Cli) -
 
     told = cli("handlers", "show", "pump", *local.words)
 
-    assert told.code == 0
-    assert told.out.startswith("✓ pump 1.0: sets the level\n")
+    assert told.code == 1
+    assert told.out.startswith("✗ pump 1.0: sets the level\n    trouble  it needs cloud, which this release")
     shown = " ".join(told.out.split())
     for part in (
         f"source {local.handlers / 'pump'}",
@@ -139,6 +150,36 @@ def test_show_tells_everything_that_a_handler_declares(local: Local, cli: Cli) -
         "seconds integer, at least 1, default 5",
     ):
         assert part in shown, told.out
+
+
+def test_show_says_what_is_in_arrays_and_objects(local: Local, cli: Cli) -> None:
+    kinds = {
+        "hosts": {"type": "array", "items": {"type": "string"}},
+        "levels": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "notify": {"type": ["object", "null"], "properties": {"url": {}, "retries": {}}},
+        "any": {"type": "array"},
+        "free": {},
+    }
+    program(local, "pump", params={"type": "object", "properties": kinds})
+
+    told = cli("handlers", "show", "pump", *local.words)
+
+    assert [line.split(maxsplit=1) for line in told.out.splitlines()[-5:]] == [
+        ["hosts", "array of string"],
+        ["levels", "object of integer"],
+        ["notify", "object with url, retries or null"],
+        ["any", "array"],
+        ["free", "see --schema"],
+    ]
+
+
+def test_show_of_a_path_names_the_action_that_takes_one(local: Local, cli: Cli) -> None:
+    folder = program(local, "pump")
+
+    told = cli("handlers", "show", folder)
+
+    assert told.code == 1
+    assert told.err.endswith(f"; thingjobs handlers check {folder} looks at one that is not installed\n")
 
 
 def test_show_prints_the_bare_schema_for_those_who_write_templates(local: Local, cli: Cli) -> None:
@@ -183,7 +224,7 @@ def test_check_of_all_handlers_calls_none_wrong_because_the_operator_did_not_all
     every, one = cli("handlers", "check", *local.words), cli("handlers", "check", "aws-steps", *local.words)
 
     assert every.code == 0
-    assert "✓ aws-steps: good; no job may use it" in every.out
+    assert "○ aws-steps: good\n  - no job may use it: it is not listed in [handlers] allow" in every.out
     assert one.code == 1
 
 
@@ -279,8 +320,9 @@ def test_check_takes_the_path_of_a_handler_that_is_not_installed(local: Local, c
     plain = cli.folder / "plain"
     plain.write_text("#!/bin/sh\n")
     plain.chmod(0o644)
+    (cli.folder / "notes.md").write_text("# no program\n")
 
-    told = cli("handlers", "check", good, bad, "plain", "handlers/good/")
+    told = cli("handlers", "check", good, bad, "plain", "handlers/good/", bad / "manifest.json", "./notes.md")
 
     assert told.code == 1
     assert f"✓ {good}: good\n" in told.out
@@ -288,6 +330,8 @@ def test_check_takes_the_path_of_a_handler_that_is_not_installed(local: Local, c
     assert "contract is 3" in told.out
     assert f"chmod +x {plain}" in told.out
     assert "✓ handlers/good/: good\n" in told.out
+    assert told.out.count("contract is 3") == 2
+    assert "notes.md is neither a folder with manifest.json nor a program" in told.out
 
 
 def test_check_helps_those_who_name_the_wrong_folder_or_nothing_that_exists(cli: Cli) -> None:
@@ -337,6 +381,15 @@ def test_new_overwrites_nothing(cli: Cli) -> None:
     assert told.code == 2
     assert "pump exists" in told.err
     assert not list((cli.folder / "pump").iterdir())
+
+
+def test_new_refuses_a_place_that_is_no_folder(cli: Cli) -> None:
+    (cli.folder / "file").touch()
+
+    told = cli("handlers", "new", "pump", "--into", "file")
+
+    assert told.code == 2
+    assert told.err == "thingjobs: cannot make a handler: file is not a folder; name one with --into\n"
 
 
 def test_new_refuses_the_name_of_a_handler_that_is_installed(cli: Cli) -> None:
@@ -425,6 +478,25 @@ def test_a_script_reports_with_every_quote_in_its_place(inside: Cli) -> None:
         {"progress": 40.0, "message": 'he said "no"\n'},
         {"details": {"slot": "b", "rest": "a=b"}},
     ]
+
+
+@pytest.mark.parametrize("pair", ["slot", "=b", "the slot=b"])
+def test_a_detail_that_the_cloud_would_not_take_is_a_wrong_call(inside: Cli, pair: str) -> None:
+    told = inside("job", "detail", "good=yes", pair)
+
+    assert told.code == 2
+    assert told.err.startswith(f"thingjobs: {pair!r} is no KEY=VALUE with a key of letters,")
+    assert events(inside) == []
+
+
+def test_a_job_file_that_was_written_by_hand_is_told_what_it_lacks(inside: Cli) -> None:
+    lacking = {key: value for key, value in JOB.items() if key != "execution"}
+    (inside.folder / "job" / "job.json").write_text(json.dumps(lacking))
+
+    told = inside("job", "get", "params.name")
+
+    assert told.code == 2
+    assert told.err.endswith("job.json has no execution\n")
 
 
 def test_a_script_ends_with_a_reason_and_the_exit_status_that_goes_with_it(inside: Cli) -> None:

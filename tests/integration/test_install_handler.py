@@ -78,18 +78,32 @@ def entry(name: str, kind: bytes, link: str = "", mode: int = 0o644) -> tarfile.
     return made
 
 
-def zipped(files: Mapping[str, bytes], modes: dict[str, int] | None = None) -> bytes:
+def sparse(key: str, value: str) -> tarfile.TarInfo:
+    made = tarfile.TarInfo("x")
+    made.pax_headers = {key: value}
+    return made
+
+
+def zipped(
+    files: Mapping[str, bytes], modes: dict[str, int] | None = None, method: int = zipfile.ZIP_DEFLATED
+) -> bytes:
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(out, "w", method) as archive:
         for name, data in files.items():
             info = zipfile.ZipInfo(name)
             info.external_attr = (modes or {}).get(name, 0o100755) << 16
-            info.compress_type = zipfile.ZIP_DEFLATED
+            info.compress_type = method
             archive.writestr(info, data)
     return out.getvalue()
 
 
 GOOD = {"manifest.json": manifest(), "run.sh": RUN}
+#: The first leads to the top; through it the second stands there too, and leads out; and so does all behind that.
+THROUGH_A_LINK = (
+    entry("a/b/up", tarfile.SYMTYPE, "../.."),
+    entry("a/b/up/out", tarfile.SYMTYPE, "../../.."),
+    entry("out/x", tarfile.SYMTYPE, "y"),
+)
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -430,9 +444,15 @@ def test_other_verbs_that_are_killed_anywhere_can_be_run_again(device: Device, v
         (tar(GOOD, entry("run.sh/x", tarfile.REGTYPE)), "run.sh/x is in it twice"),
         (tar(GOOD, entry("run.sh", tarfile.SYMTYPE, "x")), "run.sh is in it twice"),
         (tar({**GOOD, "a/x": b""}, entry("a", tarfile.SYMTYPE, "run.sh")), "a is in it twice"),
+        (tar(GOOD, entry(".", tarfile.REGTYPE)), "'.' is no name for a file"),
+        (tar(GOOD, entry("./", tarfile.SYMTYPE, "x")), "'./' is no name for a file"),
+        (tar(GOOD, *THROUGH_A_LINK), "a/b/up/out is in it twice, or as a link and as a folder"),
         (tar(GOOD)[:-20], "it is damaged, or of a kind that cannot be read"),
         (tar(GOOD)[:60] + bytes(99), "it is damaged, or of a kind that cannot be read"),
         (zipped(GOOD)[:-20], "it is damaged, or of a kind that cannot be read"),
+        (tar(GOOD, *[entry("x", b"x")] * 2000), "it is damaged, or of a kind that cannot be read"),
+        (tar(GOOD, sparse("GNU.sparse.map", "1,x")), "it is damaged, or of a kind that cannot be read"),
+        (zipped(GOOD, method=zipfile.ZIP_LZMA), "'manifest.json' is compressed in a way that is seldom used"),
         (b"MZ", "it is neither a .tar.gz nor a .zip"),
         (b"", "it is neither a .tar.gz nor a .zip"),
     ],

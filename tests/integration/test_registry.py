@@ -231,9 +231,8 @@ def test_an_import_that_hangs_is_broken_and_not_tried_again_at_once(
     registry = Registry(())
 
     assert "took longer than 1 s" in why_not(registry, "greet")
-    before = time.monotonic()
-    assert "took longer than 1 s" in why_not(registry, "greet")
-    assert time.monotonic() - before < 0.5
+    monkeypatch.setattr(classes, "PYTHON", ("/nowhere/python",))
+    assert "took longer than 1 s" in why_not(registry, "greet"), "no second child was started"
 
 
 @pytest.mark.parametrize("leave", ["", "os.setsid()"])
@@ -249,11 +248,9 @@ while not os.path.exists({str(pid)!r}) or not open({str(pid)!r}).read():
     time.sleep(0.01)
 """
     site.install("greet", code + CLASS)
-    before = time.monotonic()
 
     assert Registry(()).get("greet").name == "greet"
 
-    assert time.monotonic() - before < 5
     left = int(pid.read_text())
     assert gone(left)
 
@@ -1032,6 +1029,19 @@ def test_a_script_that_others_may_write_is_refused(folder: Path, what: str) -> N
     changed.chmod(0o777)
 
     with pytest.raises(DocumentError, match=f"{changed} may be written by others") as refused:
+        device(folder).script("install.sh")
+
+    assert refused.value.code is Code.HANDLER_BROKEN
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can give a file away")
+@pytest.mark.parametrize("what", ["file", "folder", "folder above"])
+def test_a_script_that_somebody_else_owns_is_refused(folder: Path, what: str) -> None:
+    path = program(folder, "install.sh")
+    changed = {"file": path, "folder": folder, "folder above": folder.parent}[what]
+    os.chown(changed, 12345, -1)
+
+    with pytest.raises(DocumentError, match=f"{changed} belongs to user 12345") as refused:
         device(folder).script("install.sh")
 
     assert refused.value.code is Code.HANDLER_BROKEN

@@ -953,3 +953,9 @@ def test_the_next_agent_begins_without_a_spare_folder(bench: Bench) -> None:
     bench.runner.sweep(set())
 
     assert not (bench.state / "spare").exists()
+
+
+def test_the_folder_of_all_jobs_cannot_be_listed_by_others(bench: Bench) -> None:
+    bench.run("exit 0")
+
+    assert stat.S_IMODE(bench.place.parent.stat().st_mode) == 0o711

@@ -278,6 +278,43 @@ def test_a_folder_that_others_have_a_hand_in_is_not_worked_in(tmp_path: Path, tr
 # --- floods ---------------------------------------------------------------------------------------------------------
 
 
+DEEP = """
+import os, sys
+for _ in range(3000):
+    os.mkdir("a")
+    open("f", "w").close()
+    os.chdir("a")
+"""
+
+
+def test_a_folder_of_any_depth_is_removed(bench: Bench) -> None:
+    bench.run(f"exec {sys.executable} -I -c '{DEEP}'".replace("\n", "\n"))
+
+    bench.runner.clean(IDENTITY)
+
+    assert list((bench.state / "jobs").iterdir()) == []
+
+
+def test_folders_that_are_closed_to_their_owner_are_removed_and_links_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    (outside / "kept").mkdir(parents=True, mode=0o750)
+    inner = tmp_path / "job" / "work" / "a" / "b"
+    (inner / "c").mkdir(parents=True)
+    (inner / "c" / "file").touch()
+    (inner / "link").symlink_to(outside)
+    (tmp_path / "job" / "link").symlink_to(outside / "kept")
+    for folder in (inner / "c", inner, inner.parent):
+        folder.chmod(0)
+
+    removing = (
+        f"from pathlib import Path; from thingjobs.runner import files; files.remove(Path({str(tmp_path / 'job')!r}))"
+    )
+    subprocess.run([sys.executable, "-c", removing], check=True, timeout=PATIENCE_SECONDS)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["outside"]
+    assert (outside / "kept").stat().st_mode & 0o777 == 0o750
+
+
 def resident_kib() -> int:
     text = Path("/proc/self/status").read_text()
     return int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from thingjobs.child.context import read_job
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 #: Between two reports of a download, in seconds.
 REPORT_EVERY = 0.5
+#: For the agent to get a document anew while it is connected, in seconds.
+REFRESH_SECONDS = 60.0
+#: For a line that is down, in seconds; a verb that ends sooner waits less, and keeps some to say why it failed.
+PATIENCE, TO_SPARE = 1800.0, 30.0
 MIB = 1024 * 1024
 
 
@@ -82,13 +87,19 @@ def download(
             digest=digest,
             size=size,
             max_bytes=max_bytes,
-            rules=rules_of(context.job),
+            rules=replace(rules_of(context.job), until=time.time() + _patience(context)),
             report=_reporter(context, target.name),
             fresh_url=_fresh_url(context, url),
             cancelled=lambda: context.cancelled,
         )
     except FetchError as error:
         raise Failed(error.reason, code=error.code) from error
+
+
+def _patience(context: JobContext) -> float:
+    """Return for how many seconds a line that is down is waited for: offline work goes on, but the verb has an end."""
+    left = context.deadline - time.time() - TO_SPARE if context.deadline is not None else PATIENCE
+    return max(0.0, min(PATIENCE, left))
 
 
 def rules_of(job: Json) -> Rules:
@@ -120,7 +131,7 @@ def _fresh_url(context: JobContext, url: str) -> Callable[[], str] | None:
         return None
 
     def fresh() -> str:
-        context.refresh()
+        context.refresh(timeout=max(REFRESH_SECONDS, _patience(context)))
         found = at(context.job["params"], place)
         if not isinstance(found, str):
             raise Failed("the URL expired, and the fresh parameters have none in its place", code="fetch.failed")

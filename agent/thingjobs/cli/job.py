@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from thingjobs.child.context import JobContext, read_job
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 #: The exit status of a verb that is to be called again later (thingjobs.handler.Exit.LATER).
 LATER = 75
 _NOTHING = object()
+#: A status detail; AWS takes no other letters in a key.
+_PAIR = re.compile(r"[a-zA-Z0-9:_-]{1,128}=")
 
 
 def add_to(commands: Any) -> None:
@@ -96,9 +99,11 @@ def _inside(action: Action, chosen: argparse.Namespace) -> int:
         events = os.open(os.environ["JOB_EVENTS"], os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         context = JobContext(read_job(folder), folder, events)
         return action(context, chosen)
-    except (OSError, ValueError, KeyError) as error:
+    except KeyError as error:
+        complain(f"cannot read the job in {folder}: job.json has no {error.args[0]}")
+    except (OSError, ValueError) as error:
         complain(f"cannot read or report the job in {folder}: {error}")
-        return USAGE
+    return USAGE
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -166,9 +171,9 @@ def _progress(context: JobContext, chosen: argparse.Namespace) -> int:
 
 
 def _detail(context: JobContext, chosen: argparse.Namespace) -> int:
-    bad = [pair for pair in chosen.pairs if "=" not in pair]
+    bad = [pair for pair in chosen.pairs if not _PAIR.match(pair)]
     if bad:
-        complain(f"{bad[0]!r} is no KEY=VALUE")
+        complain(f"{bad[0]!r} is no KEY=VALUE with a key of letters, digits, : _ and -")
         return USAGE
     context.emit({"details": dict(pair.split("=", 1) for pair in chosen.pairs)})
     return 0

@@ -28,6 +28,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 #: What a power cut may take away, in bytes and in seconds' worth.
 _SYNC_BYTES, _SYNC_S = 33554432, 30.0
 _READ_BYTES = 1048576
+_NOTE_BYTES = 262144
 #: Left on a disk for others to live on.
 RESERVE_BYTES = 1048576
 
@@ -87,8 +88,8 @@ class Partial:
         """Return what an earlier call left: the version, the bytes, and how many of them are sure to be on the disk."""
         nothing = (Stamp(), 0, 0)
         try:
-            note = json.loads(self._note.read_bytes())
-            stamp = Stamp(note["etag"], note["modified"], note["total"])
+            note = json.loads(_read_note(self._note))
+            stamp = Stamp(str(note["etag"]), str(note["modified"]), note["total"])
             same = (note["format"], note["url"], note["digest"]) == (_FORMAT, self._source, str(self._digest))
             booted = note["boot"] != _boot_id()
             on_disk = int(note["synced"])
@@ -247,6 +248,22 @@ def _names(target: Path) -> tuple[Path, Path]:
     return target.with_name(f".thingjobs-{mark}.part"), target.with_name(f".thingjobs-{mark}.json")
 
 
+def _read_note(path: Path) -> bytes:
+    """Return what our own note says; where others may write, one of theirs may stand, or what blocks or never ends.
+
+    Raises:
+        OSError: there is none of ours.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            raise FileNotFoundError(errno.ENOENT, "is no note of ours", str(path))
+        return os.read(descriptor, _NOTE_BYTES)
+    finally:
+        os.close(descriptor)
+
+
 def _sync_folder(folder: Path) -> None:
     # One that may be written but not read cannot be opened; the file itself is on the disk.
     with suppress(OSError):
@@ -309,8 +326,11 @@ def _be_like(target: Path, descriptor: int) -> None:
         os.umask(mask)
         os.fchmod(descriptor, 0o666 & ~mask)
         return
+    # In a folder where anybody may make files, the one that is there may be somebody's trap for what comes.
+    shared = target.parent.stat().st_mode & stat.S_ISVTX and old.st_uid != os.geteuid()
     with suppress(PermissionError):
-        os.fchown(descriptor, old.st_uid, old.st_gid)
+        if not shared:
+            os.fchown(descriptor, old.st_uid, old.st_gid)
     # Not what makes others act as its owner: whoever writes into a file loses that as well.
     os.fchmod(descriptor, stat.S_IMODE(old.st_mode) & 0o777)
 

@@ -49,7 +49,7 @@ class Patience:
         """
         trying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(AgainError),
-            stop=lambda _: self._fruitless >= self._rules.attempts,
+            stop=lambda _: self._fruitless >= self._rules.attempts and time.time() >= self._rules.until,
             wait=self._pause,
             sleep=self._sleep,
             reraise=True,

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)", re.IGNORECASE)
-_UNSATISFIED_RANGE = re.compile(r"bytes \*/(\d+)", re.IGNORECASE)
+#: No file has more bytes, and Python refuses to read numbers of thousands of digits.
+_COUNT = "([0-9]{1,30})"
+_CONTENT_RANGE = re.compile(rf"bytes {_COUNT}-{_COUNT}/{_COUNT}", re.IGNORECASE)
+_UNSATISFIED_RANGE = re.compile(rf"bytes \*/{_COUNT}", re.IGNORECASE)
 #: What S3 says, as 403 or as 400, of a URL whose time is over, or whose credentials' time is.
 _EXPIRED = re.compile(rb"Request has expired|ExpiredToken|Token has expired", re.IGNORECASE)
 #: Of those below 500.
@@ -178,4 +180,4 @@ def _retry_after(head: Head, now: float) -> float | None:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() else None
+    return int(text) if text and re.fullmatch(_COUNT, text) else None

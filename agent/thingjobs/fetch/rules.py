@@ -47,6 +47,7 @@ class Rules:
         digest_required: a download without a digest is refused.
         allow_http: plain http is allowed from anywhere, even without a digest.
         attempts: how often in a row it may be tried without one more byte.
+        until: seconds since the epoch; before that it is tried again however often nothing came: a line may be down.
         stall_s: after how many seconds without a byte a connection is given up.
         connect_s: how many seconds a connection may take to come about.
         first_pause_s: between attempts, seconds; doubled each time, and jittered in full.
@@ -57,6 +58,7 @@ class Rules:
     digest_required: bool = True
     allow_http: bool = False
     attempts: int = 10
+    until: float = 0.0
     stall_s: float = 60.0
     connect_s: float = 20.0
     first_pause_s: float = 1.0

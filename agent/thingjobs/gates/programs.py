@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from thingjobs.gates.closed import first_line, sentence
-from thingjobs.registry.trust import problem_of, way_problems
+from thingjobs.registry.trust import program_problem
 from thingjobs.runner.exits import signal_name
 from thingjobs.runner.given import DEFAULT_PATH
 from thingjobs.runner.joblog import Tail
@@ -94,8 +94,7 @@ def _distrust(gate: Path) -> str:
         return "it is not a file; move it away"
     if not os.access(gate, os.X_OK):
         return f"it is not executable; run chmod +x {gate}, or move it away"
-    here = (problem_of(str(part), part.stat()) for part in (gate, gate.parent))
-    return next(filter(None, (*here, *way_problems(str(gate)))), "")
+    return program_problem(gate)
 
 
 def _verdict(name: str, code: int, said: str, complained: str) -> str:

@@ -22,7 +22,7 @@ from thingjobs.registry.executables import Executables
 from thingjobs.registry.handler import DECLARED, Handler, Listed, unusable
 from thingjobs.registry.pinning import Copies
 from thingjobs.registry.remembered import Remembered
-from thingjobs.registry.trust import written_by_others
+from thingjobs.registry.trust import program_problem
 from thingjobs.schema import SchemaError
 from thingjobs.schema.text import shown
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from thingjobs.model import Json, Plan
 
-__all__ = ["DECLARED", "Handler", "Listed", "Registry", "quiet", "written_by_others"]
+__all__ = ["DECLARED", "Handler", "Listed", "Registry", "program_problem", "quiet"]
 
 #: Evaluating the schema of a handler's params takes no longer, or the handler is broken.
 VALIDATE_SECONDS = 5.0

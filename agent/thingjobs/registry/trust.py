@@ -23,17 +23,16 @@ def owners() -> frozenset[int]:
     return frozenset((0, os.geteuid()))
 
 
-def written_by_others(path: Path) -> Path | None:
-    """Return what of a program others may write: the file, the folder it is named in, or the one it lies in.
+def program_problem(path: Path) -> str:
+    """Return why a program is not to be trusted: others could change it or put another in its place; "" if none could.
 
     A folder like /tmp, where none can replace the files of others, is one where anybody can add a program.
 
     Raises:
         OSError: there is no such file.
     """
-    target = path.resolve(strict=True)
-    parts = (target, path.parent, target.parent)
-    return next((part for part in parts if part.stat().st_mode & OPEN_TO_OTHERS), None)
+    here = (problem_of(str(part), part.stat()) for part in (path, path.parent))
+    return next(filter(None, (*here, *way_problems(os.path.abspath(path)))), "")  # noqa: PTH100 - links count
 
 
 def problem_of(path: str, status: os.stat_result) -> str:

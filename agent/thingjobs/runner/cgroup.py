@@ -97,7 +97,11 @@ class Cell:
 
     def _folders(self) -> list[Path]:
         """Return it and the cgroups that a handler made in it, the innermost first."""
-        return [Path(folder) for folder, _, _ in os.walk(self.path, topdown=False)]
+        found = [self.path]
+        for folder in found:  # which grows: os.walk would take stack for each level
+            with contextlib.suppress(OSError), os.scandir(folder) as inner:
+                found += [Path(one.path) for one in inner if one.is_dir(follow_symlinks=False)]
+        return found[::-1]
 
     def _pids(self) -> list[int]:
         pids: set[int] = set()

@@ -1,4 +1,4 @@
-"""Small files in folders that a handler may reach: never through a link, never more than a bound, replaced whole."""
+"""Files in folders that a handler may reach: never through a link, within bounds, replaced and removed whole."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import contextlib
 import errno
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -74,3 +74,48 @@ def replace(name: str, content: bytes, *, folder: int, owner: tuple[int, int] | 
         if owner is not None:
             os.fchown(file.fileno(), *owner)
     os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder and all in it, however deep that is and whatever its modes are; what resists stays."""
+    with contextlib.suppress(OSError):
+        with opened_folder(folder) as top:
+            _empty(top)
+        folder.rmdir()
+
+
+def _empty(top: int) -> None:
+    """Remove all that is in a folder. What lies deeper is moved to the top first, so that depth costs no stack."""
+    names = os.listdir(top)
+    while names:
+        name = names.pop()
+        with contextlib.suppress(OSError), _made_passable(name, top) as inner:
+            for one in list(os.scandir(inner)):
+                with contextlib.suppress(OSError):
+                    if one.is_dir(follow_symlinks=False):
+                        with _made_passable(one.name, inner):
+                            lifted = f".gone-{one.inode()}"
+                            os.rename(one.name, lifted, src_dir_fd=inner, dst_dir_fd=top)
+                            names.append(lifted)
+                    else:
+                        os.unlink(one.name, dir_fd=inner)
+            os.rmdir(name, dir_fd=top)
+            continue
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=top)
+
+
+@contextlib.contextmanager
+def _made_passable(name: str, parent: int) -> Iterator[int]:
+    """Open a folder that is no link, which its owner may have closed to itself."""
+    flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    place = os.open(name, flags | os.O_PATH, dir_fd=parent)
+    try:
+        Path(f"/proc/self/fd/{place}").chmod(0o700)
+        fd = os.open(".", flags | os.O_RDONLY, dir_fd=place)
+    finally:
+        os.close(place)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -83,7 +83,8 @@ class Place:
         Raises:
             OSError: it could not be made.
         """
-        self.folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self.folder.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o711, exist_ok=True)
         self.folder.chmod(0o711)
         self.work.mkdir(mode=0o700, exist_ok=True)
         for name in (*STREAMS, HOLD):
@@ -150,9 +151,7 @@ class Place:
 
     def remove(self) -> None:
         """Remove the folder and all in it; what resists stays."""
-        import shutil  # noqa: PLC0415 - it brings three compression libraries along, and is seldom wanted
-
-        shutil.rmtree(self.folder, ignore_errors=True)
+        files.remove(self.folder)
 
     def give_back(self, spare: Path) -> bool:
         """Empty the folder and keep it as `spare` for the next execution; False if it is not fit for that.

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 from thingjobs.schema.text import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32
 #: What may be evaluated in the agent: subschemas visited for one value, and characters of Python made of the schema.
 MAX_VISITS = 1000
 MAX_CODE = 500_000
+#: Characters of all patterns together: merely compiling one takes milliseconds for each range of letters in it.
+MAX_PATTERNS = 4096
 
 DRAFTS = ("http://json-schema.org/draft-07/schema#", "http://json-schema.org/draft-07/schema")
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
@@ -36,6 +38,9 @@ PLACES = ("definitions", "$defs")
 #: Keywords whose value is a map from names, not a schema.
 _MAPS = ("properties", "patternProperties", "dependencies")
 _REFERENCE = re.compile(r"#(?:/(definitions|\$defs)/([^/]+))?")
+#: What means something in the Python that is made of a schema. fastjsonschema quotes it as it must only since 2.22, so
+#: that a handler could have had its own code run in the agent.
+_CODE = re.compile(r'["\\{}\x00-\x1f]')
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class Read:
     Attributes:
         problems: all that is wrong with it, each a sentence that starts with the place.
         clean: a copy of what was understood.
-        slow: it has patterns or formats, or may take long.
+        slow: it has patterns, formats or words like code, or may take long.
     """
 
     problems: tuple[str, ...]
@@ -65,7 +70,24 @@ def read(text: str) -> Read:
         clean = reader.top(json.loads(text))
     except RecursionError:
         return Read((f"params nests deeper than {MAX_DEPTH} levels",), {}, slow=False)
-    return Read(tuple(reader.problems), clean, reader.patterns or (not reader.problems and _Weight(clean).heavy()))
+    slow = reader.patterns or (not reader.problems and (any(map(_CODE.search, _words(clean))) or _heavy(clean)))
+    return Read(tuple(reader.problems), clean, slow)
+
+
+def _words(node: Any) -> Iterator[str]:
+    """Yield all texts and keys of a JSON value."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, (dict, list)):
+        for part in (*node, *(node.values() if isinstance(node, dict) else ())):
+            yield from _words(part)
+
+
+def _heavy(clean: Any) -> bool:
+    try:
+        return _Weight(clean).heavy()
+    except RecursionError:  # A chain of references.
+        return True
 
 
 class _Reader:
@@ -74,6 +96,7 @@ class _Reader:
     def __init__(self) -> None:
         self.problems: list[str] = []
         self.patterns = False
+        self._pattern_characters = 0
         self._names: dict[tuple[str, str], str] = {}
 
     def top(self, schema: object) -> Any:
@@ -164,6 +187,9 @@ class _Reader:
 
     def pattern(self, value: object, where: str, _: int) -> Any:
         self.patterns = True
+        self._pattern_characters += len(value) if isinstance(value, str) else 0
+        if self._pattern_characters > MAX_PATTERNS:
+            return self._wrong(where, f"is too long: all patterns together have at most {MAX_PATTERNS} characters")
         try:
             re.compile(value if isinstance(value, str) else "(")
         except (re.error, RecursionError, OverflowError, Warning):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import textwrap
 from dataclasses import dataclass
@@ -17,22 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thingjobs.cli import FAILED, options
-from thingjobs.cli.handlers.known import allowed, registry_of
-from thingjobs.cli.handlers.program import problems_of
+from thingjobs.cli.handlers.known import FORBIDDEN, allowed, lacking, no_user, path_of, registry_of
+from thingjobs.cli.handlers.program import is_program, problems_of
 from thingjobs.cli.paint import Paint
-from thingjobs.errors import DocumentError, HandlerError
-from thingjobs.judging import PROVIDED, user_for
+from thingjobs.errors import HandlerError
 from thingjobs.model import Code
 from thingjobs.registry.executables import MANIFEST, Executables
-from thingjobs.runner.given import DEFAULT_PATH
 
 if TYPE_CHECKING:
     import argparse
 
     from thingjobs.config import Config
     from thingjobs.registry import Handler, Registry
-
-FORBIDDEN = "no job may use it: it is not listed in [handlers] allow on this device"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +81,9 @@ def command(chosen: argparse.Namespace) -> int:
 def _print(paint: Paint, one: Checked) -> None:
     count = len(one.problems)
     words = "good" if not count else "1 problem" if count == 1 else f"{count} problems"
-    note = f"; {one.note}" if one.note else ""
-    paint.line(f"{paint.mark('FAILED' if count else 'SUCCEEDED')} {paint.style(one.name, 'bold')}: {words}{note}")
-    for problem in one.problems:
+    mark = "FAILED" if count else "QUEUED" if one.note else "SUCCEEDED"
+    paint.line(f"{paint.mark(mark)} {paint.style(one.name, 'bold')}: {words}")
+    for problem in filter(None, [*one.problems, one.note]):
         first, *rest = textwrap.wrap(problem, max(30, paint.width - 5), break_on_hyphens=False, break_long_words=False)
         paint.line(f"  - {first}")
         for line in rest:
@@ -126,8 +123,10 @@ def _elsewhere(config: Config, registry: Registry, path: Path) -> list[str]:
         return ["there is neither a handler of that name on this device nor such a file or folder"]
     if path.is_dir() and not os.path.lexists(path / MANIFEST):
         return [_no_handler(path)]
+    if path.name == MANIFEST:
+        return _elsewhere(config, registry, path.parent)
     if path.is_file() and not os.access(path, os.X_OK):
-        return [f"{path} cannot be run; run chmod +x {path}"]
+        return [_no_program(path)]
     there = Executables((path.parent,))
     found = there.problems(path) or _schema_problems(registry, there.handler(path))
     taken = registry.has(path.name) and not any(place.samefile(path) for place in _places(config, path.name))
@@ -151,6 +150,12 @@ def _no_handler(path: Path) -> str:
     return f"there is no {MANIFEST} in it; thingjobs handlers new --shell makes one to begin with"
 
 
+def _no_program(path: Path) -> str:
+    if is_program(path):
+        return f"{path} cannot be run; run chmod +x {shlex.quote(str(path))}"
+    return f"{path} is neither a folder with {MANIFEST} nor a program; a class is checked by the name of its handler"
+
+
 def _handler(registry: Registry, name: str) -> Handler | None:
     """Return a handler of this device; None: it cannot be used, which was said."""
     try:
@@ -162,27 +167,17 @@ def _handler(registry: Registry, name: str) -> Handler | None:
 def _not_allowed(config: Config, name: str, handler: Handler | None) -> list[str]:
     """Return why the operator's choices keep jobs from a handler."""
     found = [] if allowed(config, name) else [FORBIDDEN]
-    error = _no_user(config, handler)
+    error = no_user(config, handler)
     return [*found, error.reason] if error and error.code is Code.USER_FORBIDDEN else found
-
-
-def _no_user(config: Config, handler: Handler | None) -> DocumentError | None:
-    try:
-        if handler is not None:
-            user_for(config, handler)
-    except DocumentError as error:
-        return error
-    return None
 
 
 def _not_meant(config: Config, handler: Handler | None) -> list[str]:
     """Return what a handler declares that this device has not got, or that can't be meant."""
     if handler is None:
         return []
-    error = _no_user(config, handler)
+    error = no_user(config, handler)
     found = [error.reason] if error and error.code is not Code.USER_FORBIDDEN else []
-    if lacking := sorted(handler.needs - PROVIDED):
-        found.append(f"it needs {', '.join(lacking)}, which this release of the agent has not got")
+    found += lacking(handler)
     stall, longest = handler.limits.stall, max(handler.limits.of(verb) for verb in handler.verbs)
     if stall is not None and stall >= longest:
         found.append(f"stall is {stall:g} s, and no verb may take longer than {longest:g} s: it never counts")
@@ -203,8 +198,7 @@ def _of_program(config: Config, place: Path) -> list[str]:
     program = place / _exec(place / MANIFEST) if place.is_dir() else place
     if program == place and place.is_dir():
         return []  # It names none, which is said already.
-    path = options.handler_environment(config).get("PATH", DEFAULT_PATH)
-    return problems_of(program, path) if program.is_file() else []
+    return problems_of(program, path_of(config)) if program.is_file() else []
 
 
 def _exec(manifest: Path) -> str:

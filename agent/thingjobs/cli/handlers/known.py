@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thingjobs.cli import options
+from thingjobs.cli.handlers.program import problems_of
 from thingjobs.errors import DocumentError
 from thingjobs.handler import CONTRACT
-from thingjobs.judging import effective_user, registry_for, user_for
-from thingjobs.model import Verb
+from thingjobs.judging import PROVIDED, effective_user, registry_for, user_for
+from thingjobs.model import Code, Verb
+from thingjobs.runner.given import DEFAULT_PATH
 
 if TYPE_CHECKING:
     from thingjobs.config import Config
@@ -26,6 +30,9 @@ FLAGS = {
 }
 
 
+FORBIDDEN = "no job may use it: it is not listed in [handlers] allow on this device"
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """One handler.
@@ -33,9 +40,9 @@ class Known:
     Attributes:
         source: the distribution and its version, or the path.
         kind: "python" or "program".
-        handler: what it declares; None if it cannot be used.
+        handler: what it declares; None if that cannot be known.
         reason: why it cannot be used, a sentence; "" if it can.
-        allowed: whether the operator lets jobs use it.
+        refused: why jobs may not use it here although it is well, a sentence; "" if they may.
         user: the account that it would run as here.
     """
 
@@ -44,20 +51,20 @@ class Known:
     kind: str
     handler: Handler | None
     reason: str
-    allowed: bool
+    refused: str
     user: str
 
     @property
     def trouble(self) -> str:
         """Why no job can use it, a sentence; "" if jobs can."""
-        return self.reason or ("" if self.allowed else "it is not listed in [handlers] allow on this device")
+        return self.reason or self.refused
 
     def as_json(self) -> Json:
         """Return it for programs; what it declares is in the shape of a manifest."""
         return {
             "name": self.name,
-            "usable": self.handler is not None,
-            "allowed": self.allowed,
+            "usable": not self.reason,
+            "allowed": not self.refused,
             "reason": self.trouble,
             "kind": self.kind,
             "source": self.source,
@@ -81,8 +88,8 @@ def known(config: Config, listed: Listed) -> Known:
         source=listed.source,
         kind="program" if program else "python",
         handler=handler,
-        reason=listed.reason,
-        allowed=allowed(config, listed.name),
+        reason=listed.reason or "; ".join(_faults(config, handler)),
+        refused=_refused(config, listed),
         user=_user(config, listed),
     )
 
@@ -94,6 +101,49 @@ def _user(config: Config, listed: Listed) -> str:
         return (user_for(config, listed.handler) or usual) if listed.handler else usual
     except DocumentError:
         return usual
+
+
+def _faults(config: Config, handler: Handler | None) -> list[str]:
+    """Return why a handler that is well declared cannot be used here, whatever the operator chooses."""
+    error = no_user(config, handler)
+    nobody = [error.reason] if error and error.code is not Code.USER_FORBIDDEN else []
+    return [*nobody, *lacking(handler), *unstartable(config, handler)]
+
+
+def _refused(config: Config, listed: Listed) -> str:
+    """Return why the operator's choices keep jobs from a handler."""
+    if not allowed(config, listed.name):
+        return FORBIDDEN
+    error = no_user(config, listed.handler)
+    return error.reason if error and error.code is Code.USER_FORBIDDEN else ""
+
+
+def no_user(config: Config, handler: Handler | None) -> DocumentError | None:
+    """Return why there is no account that a handler could run as here; None: there is one."""
+    try:
+        if handler is not None:
+            user_for(config, handler)
+    except DocumentError as error:
+        return error
+    return None
+
+
+def lacking(handler: Handler | None) -> list[str]:
+    """Return what a handler needs and this agent has not got, at most one sentence."""
+    names = sorted(handler.needs - PROVIDED) if handler else []
+    return [f"it needs {', '.join(names)}, which this release of the agent has not got"] if names else []
+
+
+def unstartable(config: Config, handler: Handler | None) -> list[str]:
+    """Return why the program of a handler could not be started; none: it can, or it is a class."""
+    if handler is None or handler.path is None:
+        return []
+    return problems_of(Path(handler.argv[0]), path_of(config))
+
+
+def path_of(config: Config) -> str:
+    """Return the PATH that handlers have on this device."""
+    return options.handler_environment(config).get("PATH", DEFAULT_PATH)
 
 
 def allowed(config: Config, name: str) -> bool:

@@ -82,7 +82,7 @@ def _status(one: Known) -> str:
     """Return the job status whose mark stands for the state of a handler."""
     if one.reason:
         return "FAILED"
-    return "SUCCEEDED" if one.allowed else "QUEUED"
+    return "QUEUED" if one.refused else "SUCCEEDED"
 
 
 def _row(cells: tuple[str, ...], widths: list[int]) -> str:

@@ -51,7 +51,7 @@ NEXT = {
 def add_to(actions: Any) -> None:
     """Add this action."""
     parser = options.new_parser(actions, "new", "make a handler that works, with its tests", __doc__)
-    parser.add_argument("name", metavar="NAME", help="how job documents will call it: small letters, digits and -")
+    parser.add_argument("name", metavar="NAME", help="how job documents will call it: small letters, digits, - and _")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--python", action="store_true", help="a Python package with one class (this is the default)")
     kind.add_argument("--shell", action="store_true", help="a folder with a manifest and a shell script")
@@ -67,6 +67,8 @@ def command(chosen: argparse.Namespace) -> int:
     folder = chosen.into / chosen.name
     if not wrong and os.path.lexists(folder):
         wrong = f"{folder} exists; choose another name, or another place with --into"
+    if not wrong and chosen.into.exists() and not chosen.into.is_dir():
+        wrong = f"{chosen.into} is not a folder; name one with --into"
     if wrong:
         complain(f"cannot make a handler: {wrong}")
         return USAGE

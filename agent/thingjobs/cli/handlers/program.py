@@ -32,6 +32,15 @@ def problems_of(program: Path, path: str) -> list[str]:
     return [f"{program} {wrong}"] if wrong else []
 
 
+def is_program(path: Path) -> bool:
+    """Return whether a file is meant to be run: it begins as a script or a binary does."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(ELF)).startswith((b"#!", ELF))
+    except OSError:
+        return False
+
+
 def _wrong_head(head: bytes, shown: str, path: str) -> str:
     """Return what is wrong with the beginning of a program, "" if nothing is."""
     if head.startswith(BYTE_ORDER_MARK):

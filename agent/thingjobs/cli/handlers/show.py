@@ -8,6 +8,7 @@ Exit code: 0; 1 there is no such handler, or it cannot be used.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,8 @@ def command(chosen: argparse.Namespace) -> int:
     try:
         found = known(config, _listed(registry_of(config), chosen.name))
     except HandlerError as error:
-        complain(f"cannot show {chosen.name}: {error.reason}")
+        other = f"; thingjobs handlers check {chosen.name} looks at one that is not installed"
+        complain(f"cannot show {chosen.name}: {error.reason}{other if os.path.lexists(chosen.name) else ''}")
         return FAILED
     paint = Paint(sys.stdout)
     if chosen.schema:
@@ -73,7 +75,7 @@ def command(chosen: argparse.Namespace) -> int:
     else:
         for line in lines(paint, found):
             paint.line(line)
-    return 0 if found.handler else FAILED
+    return FAILED if found.reason else 0
 
 
 def _listed(registry: Registry, name: str) -> Listed:
@@ -107,7 +109,7 @@ def lines(paint: Paint, found: Known) -> Iterator[str]:
     """Return what is shown of a handler to a person."""
     handler = found.handler
     title = " ".join(filter(None, [paint.style(found.name, "bold"), handler.version if handler else ""]))
-    mark = paint.mark("FAILED" if found.reason else "SUCCEEDED" if found.allowed else "QUEUED")
+    mark = paint.mark("FAILED" if found.reason else "QUEUED" if found.refused else "SUCCEEDED")
     yield f"{mark} {title}{f': {handler.description}' if handler and handler.description else ''}"
     rows = [("trouble", found.trouble)] if found.trouble else []
     rows += [("source", found.source), ("kind", found.kind), ("runs as", found.user)]
@@ -116,7 +118,7 @@ def lines(paint: Paint, found: Known) -> Iterator[str]:
     for key, value in rows:
         yield from _wrapped(paint, key.ljust(width), value)
     if handler:
-        yield from _params(paint, handler.params)
+        yield from _params(paint, handler.params, width)
 
 
 def _wrapped(paint: Paint, key: str, value: str) -> Iterator[str]:
@@ -170,11 +172,11 @@ def _size(number: int) -> str:
 # --- parameters ---------------------------------------------------------------------------------------------------
 
 
-def _params(paint: Paint, schema: Json | None) -> Iterator[str]:
+def _params(paint: Paint, schema: Json | None, width: int) -> Iterator[str]:
     """Return a line for each parameter; what a line cannot say, --schema does."""
     properties = schema.get("properties") if schema else None
     if not isinstance(properties, dict) or not properties:
-        yield f"    {paint.style('params', 'dim')}  {'by a schema: see --schema' if schema else 'anything'}"
+        yield from _wrapped(paint, "params".ljust(width), "by a schema: see --schema" if schema else "anything")
         return
     yield f"    {paint.style('params', 'dim')}"
     required = schema.get("required", []) if schema else []
@@ -198,4 +200,16 @@ def _type(wanted: Json) -> str:
         values = wanted.get("enum", [wanted.get("const")])
         return " or ".join(json.dumps(value, ensure_ascii=False) for value in values)
     named = wanted.get("type", "")
-    return " or ".join(named) if isinstance(named, list) else str(named) or "see --schema"
+    names = [_of_what(str(name), wanted) for name in (named if isinstance(named, list) else [named])]
+    return " or ".join(names) or "see --schema"
+
+
+def _of_what(name: str, wanted: Json) -> str:
+    """Return a type with what is in it, as far as a line can say that."""
+    inside = {"array": wanted.get("items"), "object": wanted.get("additionalProperties")}.get(name)
+    if isinstance(inside, dict) and (isinstance(inside.get("type"), str) or "enum" in inside):
+        return f"{name} of {_type(inside)}"
+    properties = wanted.get("properties")
+    if name == "object" and isinstance(properties, dict) and properties:
+        return f"object with {', '.join(properties)}"
+    return name
