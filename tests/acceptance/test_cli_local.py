@@ -287,3 +287,14 @@ def test_a_job_that_waits_is_shown_with_its_reason_and_what_stands_behind_it(
     assert agent.end().out.endswith("\n2 jobs: 2 QUEUED\n")
     assert status[1].startswith("  now   a#1  deferred (probe)  waits: the pump is running, again in ")
     assert status[2] == "  next  b#1"
+
+
+def test_a_job_that_failed_is_shown_with_where_its_log_is(local: Local) -> None:
+    local.handler("talks", "echo the valve is stuck; exit 3")
+    local.job("one", {"handler": "talks"})
+
+    told = local.run()
+
+    found = re.search(r"^ +log: (.+)$", told.out, re.MULTILINE)
+    assert found, told.out
+    assert "the valve is stuck" in Path(found[1]).read_text()

@@ -871,3 +871,19 @@ def test_a_verb_starts_without_what_the_standard_library_makes_expensive(team: T
 
     ours = {"thingjobs", "thingjobs.child", "thingjobs.child.context", "thingjobs.handler", "team"}
     assert modules(start, "team:Handler") - modules("import sys; print(*sys.modules)") == {*ours, "__future__", "_json"}
+
+
+def test_what_was_printed_is_in_the_log_whatever_happens_next(team: Team) -> None:
+    done = team.method("print('here')\nos.kill(os.getpid(), 9)")
+
+    assert (done.code, done.output) == (-9, "here\n")
+
+
+def test_a_check_may_not_download(team: Team) -> None:
+    code = "class Handler:\n    def apply(self, ctx, params): pass\n"
+    code += "    def check(self, ctx, params): ctx.download('https://nowhere.invalid/x', 'x')\n"
+
+    done = team.run(code, job={**JOB, "verb": "check"})
+
+    assert done.code == 1
+    assert "check may not download anything" in done.said.reason

@@ -530,7 +530,7 @@ def test_damaged_certificates_to_trust_are_told(sound: Config, tmp_path: Path) -
     ]
 
 
-@pytest.mark.parametrize("name", ["handlers", "handlers/hello", "scripts", "gates"])
+@pytest.mark.parametrize("name", ["handlers", "scripts", "gates"])
 @pytest.mark.parametrize("mode", [0o757, 0o775, 0o1777])
 def test_a_folder_of_programs_that_others_may_change_is_told(
     sound: Config, tmp_path: Path, name: str, mode: int
@@ -539,6 +539,12 @@ def test_a_folder_of_programs_that_others_may_change_is_told(
     (said,) = check_files(sound)
     assert said.startswith({"scripts": "handlers.scripts", "gates": "gates.directory"}.get(name, "handlers.directory"))
     assert said.endswith(f": others may change {tmp_path / name}, and it is run here; run chmod go-w {tmp_path / name}")
+
+
+def test_one_handler_that_others_may_change_does_not_stop_the_agent(sound: Config, tmp_path: Path) -> None:
+    (tmp_path / "handlers" / "hello").chmod(0o777)
+
+    assert check_files(sound) == []
 
 
 def test_a_handler_folder_that_is_a_file_is_told(sound: Config, tmp_path: Path) -> None:

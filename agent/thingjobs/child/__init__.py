@@ -198,8 +198,8 @@ def _verb(target: str) -> int:
         print(f"thingjobs.child: cannot run {target}: {_words(error)}; the agent makes all that", file=sys.stderr)  # noqa: T201
         return RAISED
     context.listen()
-    if sys.stdout:  # No text may fail a job because the log cannot show it.
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if sys.stdout:  # No text may fail a job because the log cannot show it, and each line is a sign of life.
+        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     try:
         handler = load(target)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a team's module raises at import

@@ -79,6 +79,8 @@ def download(
     Raises:
         Failed: it could not be fetched.
     """
+    if context.verb == "check":
+        raise Failed("check may not download anything: it holds up the queue; do it in prepare")
     target = context.dir / to
     try:
         return fetch(

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, TextIO
 
 from thingjobs import __version__
 from thingjobs.cli.paint import Paint
-from thingjobs.model import Phase, Status
+from thingjobs.model import Identity, JobId, Phase, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from thingjobs.machine import Job, State
-    from thingjobs.model import Identity
     from thingjobs.testing import ExecutionView, JobsService
 
 #: Details that the agent adds itself; a person has seen their content already.
@@ -39,12 +38,14 @@ class Console:
         service: the embedded service: what it holds is what is shown.
         thing: the thing's name.
         out: where to write.
+        state: the state folder: a job that went wrong is shown with where its log is.
     """
 
-    def __init__(self, service: JobsService, thing: str, out: TextIO) -> None:
+    def __init__(self, service: JobsService, thing: str, out: TextIO, state: Path) -> None:
         self._service = service
         self._thing = thing
         self._paint = Paint(out)
+        self._state = state
         self._began: dict[str, float] = {}
         self._shown: set[tuple[str, int]] = set()
         self._waits: dict[Identity, str] = {}
@@ -87,7 +88,8 @@ class Console:
                 self._shown.add((view.job_id, view.number))
                 self._finished(view)
         for job in state.jobs.values():
-            self._began.setdefault(job.identity.job_id, time.monotonic())
+            if job.phase not in (Phase.OFFERED, Phase.DEFERRED):
+                self._began.setdefault(job.identity.job_id, time.monotonic())
             self._waiting(job)
             self._busy(job)
 
@@ -132,6 +134,8 @@ class Console:
         reason = view.details.get("reason", "")
         if reason:
             self._below(f"{view.details.get('code', '')}: {reason}")
+        if view.status == Status.FAILED:
+            self._where_the_log_is(view)
         details = dict(_news(view.details))
         short = [f"{key}: {value}" for key, value in details.items() if len(key + value) <= _SHORT]
         if short:
@@ -139,6 +143,13 @@ class Console:
         for key, value in details.items():
             if len(key + value) > _SHORT:
                 self._long_detail(key, value)
+
+    def _where_the_log_is(self, view: ExecutionView) -> None:
+        key = Identity(JobId(view.job_id), view.number, int(view.queued_at)).key
+        log = self._state / "logs" / f"{key}.log"
+        # It comes there in a moment, when the folder of the job is cleared away.
+        if log.exists() or (self._state / "jobs" / key / "log").exists():
+            self._paint.line(self._indent() + self._paint.style(f"log: {log}", "dim"))  # Whole, to be copied.
 
     def _long_detail(self, key: str, value: str) -> None:
         first, *rest = value.split(_BREAK)
@@ -149,9 +160,12 @@ class Console:
         if hidden:
             self._below(f"  … {hidden} more line{'s' * (hidden != 1)}", "dim")
 
+    def _indent(self) -> str:
+        return " " * (self._width + 4 if self._paint.width >= _NARROW else 2)
+
     def _below(self, text: str, *styles: str) -> None:
         paint = self._paint
-        indent = " " * (self._width + 4 if paint.width >= _NARROW else 2)
+        indent = self._indent()
         hanging = " " * (len(text) - len(text.lstrip()))
         lines = textwrap.wrap(text, paint.width - len(indent) - 2, subsequent_indent=hanging, break_on_hyphens=False)
         for line in lines:

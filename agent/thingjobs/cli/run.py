@@ -110,7 +110,7 @@ def _run_local(config: Config, chosen: argparse.Namespace) -> int:
         if problems := check_files(config):
             raise ConfigError(problems)
         transport = LocalTransport(chosen.local, config.state.directory / KEPT, config.thing.name)
-        console = Console(transport.service, config.thing.name, sys.stdout)
+        console = Console(transport.service, config.thing.name, sys.stdout, config.state.directory)
         _set_up_logging(logging.DEBUG if chosen.verbose else logging.ERROR, console.erase)
         console.begin(chosen.local, transport.unusable, once=chosen.once)
         transport.tell = console.left_out

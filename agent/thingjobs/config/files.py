@@ -128,8 +128,10 @@ def _bundle(name: str, path: Path | None) -> list[str]:
 
 
 def _handler_folders(handlers: Handlers) -> Iterator[str]:
+    # One handler that cannot be trusted is refused by itself, with its reason: it does not stop the agent.
     for folder in handlers.directory:
-        yield from _folder("handlers.directory", folder, may_be_missing=folder in Handlers().directory)
+        missing = folder in Handlers().directory
+        yield from _folder("handlers.directory", folder, may_be_missing=missing, entries=False)
 
 
 def _scripts(folder: Path) -> list[str]:
@@ -140,10 +142,10 @@ def _gates(folder: Path) -> list[str]:
     return list(_folder("gates.directory", folder, may_be_missing=folder == Gates().directory))
 
 
-def _folder(name: str, folder: Path, *, may_be_missing: bool) -> Iterator[str]:
-    """Look at a folder of programs and at what lies in it; the usual folders need not be there."""
+def _folder(name: str, folder: Path, *, may_be_missing: bool, entries: bool = True) -> Iterator[str]:
+    """Look at a folder of programs and, with `entries`, at what lies in it; the usual folders need not be there."""
     try:
-        entries = [folder, *sorted(folder.iterdir())]
+        inside = sorted(folder.iterdir())
     except FileNotFoundError:
         if not may_be_missing:
             yield f"{name}: there is no folder {folder}; make it, or set {name} to where it is"
@@ -154,7 +156,7 @@ def _folder(name: str, folder: Path, *, may_be_missing: bool) -> Iterator[str]:
     else:
         yield from (
             f"{name}: others may change {entry}, and it is run here; run chmod go-w {_sh(entry)}"
-            for entry in entries
+            for entry in (folder, *(inside if entries else ()))
             if _others_may_write(entry)
         )
 

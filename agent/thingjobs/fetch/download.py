@@ -34,7 +34,11 @@ def download(url: str, target: Path, wanted: Wanted, rules: Rules, caller: Calle
         FetchError: the file was not fetched.
     """
     if rules.digest_required and not wanted.digest.name:
-        raise FetchError(Code.FETCH_DIGEST, f"cannot fetch {public(url)}: downloads on this device need a digest")
+        raise FetchError(
+            Code.FETCH_DIGEST,
+            f"cannot fetch {public(url)}: downloads on this device need a digest; "
+            "give one, or list the handler in [handlers] download_without_digest",
+        )
     target = Path(target)
     _check_place(target)
     try:
