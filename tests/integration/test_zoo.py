@@ -34,8 +34,8 @@ THING = "pump-7"
 #: The agent of service, but for the time between SIGTERM and SIGKILL.
 IMPATIENT = """
 import functools, sys
-from thingjobs.cli import main, run
-run.RunnerSettings = functools.partial(run.RunnerSettings, grace=0.5)
+from thingjobs.cli import main, options
+options.Settings = functools.partial(options.Settings, grace=0.5)
 sys.exit(main())
 """
 GROWN_KIB = 4096
