@@ -63,6 +63,7 @@ class _Upload:
             raise self._failed(str(error)) from None
 
     def _attempt(self) -> None:
+        self._poll()
         head = self._send()
         if head.status in _TAKEN:
             return
