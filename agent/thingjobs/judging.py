@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from thingjobs.documents import AWS_STEPS, Asked, route
 from thingjobs.errors import DocumentError, HandlerError
+from thingjobs.manifest import lacking
 from thingjobs.model import Code, Plan, Result, Status
 from thingjobs.redact import redacted
 from thingjobs.registry import DECLARED, Registry, program_problem
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 #: Longer numbers are none: Python refuses to read those of thousands of digits.
 _NUMBERS = r"[0-9]{1,18}+(?:\.[0-9]{1,18}+)*+"
 _VERSION = re.compile(rf"{_NUMBERS}(?![0-9])")
-#: What handlers may need beyond the contract, and this release provides.
-PROVIDED: frozenset[str] = frozenset()
 #: A handler may be replaced while it is looked at; then it is looked at again.
 LOOKS = 3
 _CONSTRAINT = re.compile(rf"\s*(==|>=|<=|!=|>|<)?\s*({_NUMBERS})\s*")
@@ -222,9 +221,8 @@ class Judge:
             shown = handler.version or "without a version"
             reason = f"handler {handler.name} is {shown} here, and the document wants {asked.version}"
             raise DocumentError(Code.HANDLER_VERSION, reason)
-        if lacking := sorted(handler.needs - PROVIDED):
-            reason = f"handler {handler.name} needs {', '.join(lacking)}, which this release of the agent has not got"
-            raise HandlerError(Code.HANDLER_BROKEN, reason)
+        if lacks := lacking(handler.needs):
+            raise HandlerError(Code.HANDLER_BROKEN, f"handler {handler.name} {lacks}")
         return handler
 
     def _steady_plan(self, asked: Asked) -> Plan:

@@ -84,6 +84,16 @@ class Manifest:
     needs: frozenset[str] = frozenset()
 
 
+#: What handlers may need beyond the contract, and this release provides.
+PROVIDED: frozenset[str] = frozenset()
+
+
+def lacking(needs: frozenset[str]) -> str:
+    """Return that a handler needs what this agent cannot give, the end of a sentence; "" if it has all."""
+    names = sorted(needs - PROVIDED)
+    return f"needs {', '.join(names)}, which this release of the agent has not got" if names else ""
+
+
 class ManifestError(ValueError):
     """A manifest that cannot be used.
 

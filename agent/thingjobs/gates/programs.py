@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ANSWER_SECONDS = 10.0
-CLOSED = 75
 #: A killed process is gone at once, unless the kernel holds it; then it is left to itself.
 _GONE_SECONDS = 1.0
 _HEAD_BYTES = 4096

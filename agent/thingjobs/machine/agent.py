@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from thingjobs.machine.effects import Effect
     from thingjobs.machine.events import Event, JobEvent
     from thingjobs.machine.state import Now
-    from thingjobs.model import Execution, Identity, Record
+    from thingjobs.model import Identity, Record
 
 
 def step(state: State, event: Event, now: Now) -> tuple[State, tuple[Effect, ...]]:  # noqa: C901 - one case an event
@@ -261,19 +261,14 @@ def _next_changed(turn: Turn, event: NextChanged) -> None:
     """The head of the queue is another one: an offer, and a doubt about what we are busy with."""
     timers = {key: at for key, at in turn.state.timers.items() if key is not LookTimer.EXPECT}
     execution = event.execution
-    if execution is not None and (execution.identity in turn.state.remembered or _is_observed(turn, execution)):
+    known = execution is not None and execution.identity in turn.state.remembered
+    if known or turn.state.is_aside(execution):
         return
     turn.change(timers=timers, offer=execution)
     for job in tuple(turn.state.jobs.values()):
         # An observer that overtook is not the head: only the list tells of it.
         if not job.aside and (execution is None or execution.identity != job.identity):
             _give(turn, job, Doubted())
-
-
-def _is_observed(turn: Turn, execution: Execution) -> bool:
-    """An observer that was claimed while others wait is the head now: that says nothing of them."""
-    job = turn.state.jobs.get(execution.identity)
-    return job is not None and job.aside
 
 
 def _list_changed(turn: Turn, event: ListChanged) -> None:

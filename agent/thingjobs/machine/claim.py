@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from thingjobs.exits import Exit
 from thingjobs.jobs import Refusal
 from thingjobs.machine import gating
 from thingjobs.machine.effects import Clean, Forget, Judge, Save
@@ -115,13 +116,13 @@ def _after_check(turn: Turn, job: Job, ending: Ending) -> Job | None:
         code, reason = failure(job, Verb.CHECK, ending)
         return claim(turn, job.with_(result=Result(Status.FAILED, code, reason)))
     match ending.code:
-        case 0:
+        case Exit.DONE:
             return claim(turn, _would(job, "run") if only else job)
-        case 10:
+        case Exit.ALREADY:
             return claim(turn, _would(job, "nothing") if only else job.with_(result=Result(Status.SUCCEEDED)))
-        case 75 if only:
+        case Exit.LATER if only:
             return claim(turn, _would(job, "wait"))
-        case 75:
+        case Exit.LATER:
             return put_off(turn, job, ending.reason or "the handler's check says: not now")
         case status:
             reason = ending.reason or f"check exited with status {status}"

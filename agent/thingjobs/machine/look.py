@@ -170,10 +170,9 @@ def _displace(turn: Turn, head: Execution | None) -> None:
 
     What waits before a gate asks the service for nothing, so it would not notice by itself.
     """
-    jobs = turn.state.jobs
-    if head is not None and head.identity in jobs and jobs[head.identity].aside:
-        return  # An observer that overtook.
-    for job in jobs.values():
+    if turn.state.is_aside(head):
+        return
+    for job in turn.state.jobs.values():
         if job.phase is Phase.DEFERRED and not job.aside and (head is None or head.identity != job.identity):
             leave(turn, job)
             turn.change(jobs={key: other for key, other in turn.state.jobs.items() if key != job.identity})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from thingjobs.handler import Exit
+from thingjobs.exits import Exit
 from thingjobs.machine.events import Evidence
 from thingjobs.machine.state import Timer
 from thingjobs.machine.verbs import advance, begin, ended, fail, later, undo

@@ -277,6 +277,11 @@ class State:
         """Whether an observer runs, or is about to."""
         return any(job.aside and job.phase is not Phase.DEFERRED for job in self.jobs.values())
 
+    def is_aside(self, execution: Execution | None) -> bool:
+        """Return whether an execution is an observer of ours: that it is the head says nothing of what it overtook."""
+        job = self.jobs.get(execution.identity) if execution is not None else None
+        return job is not None and job.aside
+
     def next_due(self) -> float | None:
         """Return Now.clock of the earliest timer, None when none runs."""
         due = [*self.timers.values(), *(at for job in self.jobs.values() for at in job.timers.values())]

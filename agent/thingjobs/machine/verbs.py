@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from thingjobs.handler import Exit
+from thingjobs.exits import Exit
 from thingjobs.machine import gating
 from thingjobs.machine.effects import Go, Kill, Reconnect, Refresh, Run, Save
 from thingjobs.machine.gating import Before

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 LEAF = "agent"
 #: How the cgroups of verbs are called: what is in the first kind ends with its verb, what is in the other may stay.
 ENDS, KEEPS = "run-", "keep-"
-CONTROLLERS = ("memory", "pids", "cpu")
 CPU_PERIOD_US = 100_000
 #: So often a cgroup is killed until it is empty, with pauses that grow to a tenth of a second: six seconds in all.
 ROUNDS = 80

@@ -7,11 +7,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thingjobs import manifest
 from thingjobs.cli import options
 from thingjobs.cli.handlers.program import problems_of
 from thingjobs.errors import DocumentError
 from thingjobs.handler import CONTRACT
-from thingjobs.judging import PROVIDED, effective_user, registry_for, user_for
+from thingjobs.judging import effective_user, registry_for, user_for
 from thingjobs.model import Code, Verb
 from thingjobs.runner.given import DEFAULT_PATH
 
@@ -130,8 +131,8 @@ def no_user(config: Config, handler: Handler | None) -> DocumentError | None:
 
 def lacking(handler: Handler | None) -> list[str]:
     """Return what a handler needs and this agent has not got, at most one sentence."""
-    names = sorted(handler.needs - PROVIDED) if handler else []
-    return [f"it needs {', '.join(names)}, which this release of the agent has not got"] if names else []
+    lacks = manifest.lacking(handler.needs) if handler else ""
+    return [f"it {lacks}"] if lacks else []
 
 
 def unstartable(config: Config, handler: Handler | None) -> list[str]:

@@ -16,7 +16,6 @@ from thingjobs import child, manifest, schema
 from thingjobs.child.answers import Unanswerable, describe
 from thingjobs.child.context import JobContext
 from thingjobs.child.events import lines
-from thingjobs.judging import PROVIDED
 from thingjobs.model import Code, Plan, Result, Status
 from thingjobs.registry import DECLARED
 from thingjobs.testing.kit.program import environment_of, run_program
@@ -77,9 +76,8 @@ def subject_of(handler: HandlerUnderTest, environment: Mapping[str, str]) -> Sub
 def plan_of(handler: Subject, params: Json, *, check_only: bool = False) -> Plan | Result:
     """Return what a document with `params` asks of a handler, or the result to refuse it with."""
     says = handler.manifest
-    if lacking := sorted(says.needs - PROVIDED):
-        reason = f"handler {handler.name} needs {', '.join(lacking)}, which this release of the agent has not got"
-        return Result(Status.REJECTED, Code.HANDLER_BROKEN, reason)
+    if lacks := manifest.lacking(says.needs):
+        return Result(Status.REJECTED, Code.HANDLER_BROKEN, f"handler {handler.name} {lacks}")
     wrong = schema.check(says.params, params) if says.params is not None else ""
     if wrong:
         return Result(Status.REJECTED, Code.PARAMS_INVALID, wrong)
