@@ -72,7 +72,7 @@ def find_or_end(name: str) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a server, so that `-m "not server"` leaves it out."""
     for item in items:
-        if {"mosquitto", "ministack"}.intersection(getattr(item, "fixturenames", ())):
+        if {"mosquitto", "ministack", "moto"}.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("server")
 
 
