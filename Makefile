@@ -16,7 +16,7 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test lint bench explore wheel clean
+.PHONY: help demo setup test lint bench explore faults soak wheel clean
 
 help: ## this list
 	@echo "thingjobs, the job agent for AWS IoT things. What make can do here:"
@@ -29,7 +29,7 @@ setup: $(DEV_READY) ## the development environment in .venv, ready for your edit
 
 test: $(DEV_READY) ## all tests; one of them: make test ARGS="-k words_of_its_name"
 	@sh tests/install-mosquitto.sh
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(DEV_READY) ## format, lint, types and import rules; changes nothing
 	@$(BIN)/ruff format --check .
@@ -43,6 +43,15 @@ bench: $(DEV_READY) ## the benchmarks, each beside its floor in the same run
 
 explore: $(DEV_READY) ## the core against 60,000 random schedules of faults; THINGJOBS_SCHEDULES says how many
 	@THINGJOBS_SCHEDULES=$${THINGJOBS_SCHEDULES:-60000} $(BIN)/python -m pytest -q tests/integration/test_core_explored.py
+
+faults: $(DEV_READY) ## the real agent killed, cut off and out of room at every step; takes an hour
+	@sh tests/install-mosquitto.sh
+	@THINGJOBS_KILLS=all THINGJOBS_DISK_FAULTS=all THINGJOBS_ALL_CUTS=1 $(BIN)/python -m pytest --timeout 0 \
+	    -n auto --dist load tests/integration/kills tests/integration/test_disk.py tests/acceptance/firmware $(ARGS)
+
+soak: $(DEV_READY) ## 10,000 jobs and 1,000 lost connections on one agent; THINGJOBS_SOAK_JOBS says how many
+	@sh tests/install-mosquitto.sh
+	@THINGJOBS_SOAK_JOBS=$${THINGJOBS_SOAK_JOBS:-10000} $(BIN)/python -m pytest -s tests/soak $(ARGS)
 
 wheel: $(DEV_READY) ## sdist and wheel, into dist/
 	@rm -rf dist

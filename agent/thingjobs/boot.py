@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 #: Fields of /proc/PID/stat, counted from 0 behind the command's closing bracket, which stands for field 2.
-_STATE, _GROUP, _START_TIME = 3 - 3, 5 - 3, 22 - 3
+_STATE, _GROUP, _FLAGS, _START_TIME = 3 - 3, 5 - 3, 9 - 3, 22 - 3
+#: PF_KTHREAD of the kernel's include/linux/sched.h.
+_OF_THE_KERNEL = 0x00200000
 _FORKS = b"\nprocesses "
+#: More than it takes to judge a document, or to start a verb and to watch it.
+_SPARE_FILES = 24
 
 
 def clock() -> float:
@@ -130,6 +134,21 @@ def _content(path: str) -> bytes:
         os.close(fd)
 
 
+def spare_files() -> None:
+    """Make sure that some files can be opened, so that what takes a few does not fail half way.
+
+    Raises:
+        OSError: there are too many open already, here or in the whole machine.
+    """
+    opened: list[int] = []
+    try:
+        while len(opened) < _SPARE_FILES:
+            opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
 def members(group: int) -> list[int]:
     """Return the processes of a process group."""
     found = []
@@ -146,6 +165,14 @@ def environment(pid: int) -> list[bytes]:
         return _content(f"/proc/{pid}/environ").split(b"\0")
     except OSError:
         return []
+
+
+def may_have_environment(pid: int) -> bool:
+    """Return whether an empty environment may be of the moment: the process lives, and is nobody else's to look at."""
+    with contextlib.suppress(OSError):
+        if (fields := _stat(pid)) and os.access(f"/proc/{pid}/environ", os.R_OK):
+            return not int(fields[_FLAGS]) & _OF_THE_KERNEL
+    return False
 
 
 def command(pid: int) -> list[bytes]:

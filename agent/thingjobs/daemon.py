@@ -8,21 +8,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
-import subprocess
-import threading
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, assert_never
 
 from thingjobs import boot, status
-from thingjobs.errors import StateError
+from thingjobs.beginning import Beginning
+from thingjobs.errors import StateBusyError, StateError
 from thingjobs.jobs import Connected
+from thingjobs.keeper import Keeper
 from thingjobs.machine import State, Stopping, step
 from thingjobs.machine.effects import (
     AskGates,
     Clean,
     Effect,
     Forget,
+    GetReady,
     Go,
     Judge,
     Kill,
@@ -37,24 +38,24 @@ from thingjobs.machine.effects import (
 from thingjobs.machine.events import (
     Due,
     Event,
-    Evidence,
     Judged,
     NotSaved,
     NotSpawned,
-    Resumed,
-    Spawned,
     Stop,
 )
-from thingjobs.model import Code, Identity, JobId, Phase, Verb
+from thingjobs.model import Phase
+from thingjobs.policy import backoff
+from thingjobs.starter import Starter
+from thingjobs.troubles import Postponed, Troubles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from thingjobs.gates import Gates
-    from thingjobs.journal import Found, Journal, Loaded
+    from thingjobs.journal import Journal
     from thingjobs.judging import Judge as DocumentJudge
     from thingjobs.machine import Now
-    from thingjobs.model import Json, Record
+    from thingjobs.model import Identity, Json, Record
     from thingjobs.policy import Settings
     from thingjobs.ports import Transport
     from thingjobs.registry import Registry
@@ -65,6 +66,9 @@ log = logging.getLogger("thingjobs")
 #: After a stop, reports that are on their way get this long.
 STOP_SECONDS = 5.0
 MAX_SHOWN_FINISHED = 50
+#: What the journal holds is tried to be taken up again after 2, 4, 8 … seconds.
+TAKE_UP_CAP = 30.0
+START = "taking up what the journal holds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,22 +127,29 @@ class Daemon:
         self._soon: deque[Event] = deque()
         self._finished: deque[Record] = deque(maxlen=MAX_SHOWN_FINISHED)
         self._stop_at: float | None = None
+        self._troubles = Troubles()
+        self._postponed = Postponed()
+        self._beginning = Beginning(parts.journal, parts.runner, parts.handlers)
+        self._take_up_at: float | None = None
+        self._take_up_tries = 0
+        self._keeper = Keeper(parts.journal, self._troubles, self._known)
+        self._starter = Starter(parts.runner, parts.handlers, parts.journal, parts.reboot)
         self.state = State(settings=parts.settings, nonce=parts.nonce)
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
-    def run(self, started: Callable[[], None] = lambda: None) -> None:
+    def run(self, started: Callable[[], None] = lambda: None, renewed: Callable[[], None] = lambda: None) -> None:
         """Work until the agent is told to stop, or there is enough.
 
         Args:
             started: is called once the loop is about to begin.
+            renewed: is called when the state folder had to be made anew.
 
         Raises:
-            StateError: the journal cannot be read, or a running verb cannot be looked after: to go on without knowing
-                of it would not be safe, so the service manager tries again.
+            StateBusyError: the state folder was deleted, and another agent has made it anew.
         """
-        self._recover(self._parts.journal.load())
-        self._parts.transport.start(self._inbox.put)
+        self._keeper.renewed = renewed
+        self._take_up()
         started()
         try:
             while not self._over():
@@ -151,7 +162,8 @@ class Daemon:
             self._parts.runner.let_go()
 
     def _wait(self) -> float | None:
-        dues = [due for due in (self.state.next_due(), self._stop_at) if due is not None]
+        own = (self._stop_at, self._take_up_at, self._postponed.next_due())
+        dues = [due for due in (self.state.next_due(), *own) if due is not None]
         return max(0.0, min(dues) - boot.clock()) if dues else None
 
     def _take(self, event: Any) -> None:
@@ -169,6 +181,20 @@ class Daemon:
         now = boot.clock()
         while (due := self.state.next_due()) is not None and due <= now:
             self._step(self._earliest(due))
+        if self._take_up_at is not None and self._take_up_at <= now:
+            self._take_up()
+        for effect in self._postponed.take(now):
+            self._try_again(effect)
+            self._settle()
+
+    def _try_again(self, effect: Judge | AskGates | Run) -> None:
+        """Try to carry out what was postponed; nothing begins of what the service ended meanwhile."""
+        job = self.state.jobs.get(effect.record.identity) if isinstance(effect, Run) else None
+        if isinstance(effect, Run) and job is not None and job.record.ended and not job.record.applied:
+            self._begun(job.identity)
+            self._soon.append(NotSpawned(job.identity, effect.verb, "the service ended this execution"))
+        else:
+            self._carry_out([effect])
 
     def _earliest(self, due: float) -> Due:
         for look_timer, at in self.state.timers.items():
@@ -194,6 +220,9 @@ class Daemon:
 
     def _step(self, event: Event) -> None:
         self._soon.append(event)
+        self._settle()
+
+    def _settle(self) -> None:
         while self._soon:
             before = self.state
             self.state, effects = step(before, self._soon.popleft(), self._now())
@@ -205,32 +234,26 @@ class Daemon:
 
     # --- after a start --------------------------------------------------------------------------------------------
 
-    def _recover(self, found: Found) -> None:
-        """Give the core what the journal holds: finished executions to remember, the others to go on with."""
-        for key in found.quarantined:
-            log.error("the journal of %s is damaged beyond reading; it was moved to quarantine/", key)
-        for key in found.newer:
-            log.error("the journal of %s was written by a later release; it is left alone", key)
-        finished = [one.record for one in found.loaded if one.record.phase is Phase.DONE]
-        self._finished.extend(finished)
-        newer = [identity for key in found.newer if (identity := identity_of_key(key)) is not None]
-        remembered = (*newer, *(record.identity for record in finished))
-        self.state = replace(self.state, remembered=remembered)
-        open_ = [one for one in found.loaded if one.record.phase is not Phase.DONE]
-        self._parts.runner.sweep({one.record.identity.key for one in open_})
-        self._parts.handlers.prune({one.record.plan.digest for one in open_})
-        for one in open_:
-            self._resume(one)
+    def _take_up(self) -> None:
+        """Go on with what the journal holds. Only then is the service asked for anything.
 
-    def _resume(self, one: Loaded) -> None:
-        record, evidence = one.record, self._parts.runner.adopt(one.record)
-        if one.previous and not record.owed:
-            # What the lost generation said is unknown; the worst that it can have said is that `apply` had begun.
-            log.error("the journal of %s is damaged; going on from the generation before", record.identity)
-            record = replace(record, phase=Phase.APPLYING, verb=Verb.APPLY, applied=True)
-            evidence = Evidence.LOST
-        log.info("%s: found %s in the journal, %s", record.identity, record.phase, evidence.name.lower())
-        self._step(Resumed(record, evidence))
+        An execution that the core does not know would be taken for one whose journal is lost. So when it cannot be
+        looked after for now, for want of open files say, everything waits for that.
+        """
+        self._take_up_at = None
+        try:
+            self._beginning.take_up(self._remember, self._step)
+        except (StateError, OSError) as error:
+            self._take_up_tries += 1
+            self._take_up_at = boot.clock() + backoff(self._take_up_tries, 1.0, cap=TAKE_UP_CAP)
+            self._troubles.came(START, f"cannot begin, and tries again: {error}")
+            return
+        self._troubles.went(START)
+        self._parts.transport.start(self._inbox.put)
+
+    def _remember(self, finished: Sequence[Record], others: Sequence[Identity]) -> None:
+        self._finished.extend(finished)
+        self.state = replace(self.state, remembered=(*others, *(record.identity for record in finished)))
 
     # --- effects --------------------------------------------------------------------------------------------------
 
@@ -247,45 +270,75 @@ class Daemon:
                 continue
             try:
                 self._do(effect)
-            except StateError as error:
-                log.error("%s", error)  # noqa: TRY400 - the reason is the message; a traceback helps nobody here
+            except StateBusyError:
+                raise
+            except (StateError, OSError) as error:
                 if isinstance(effect, Save):
                     identity = effect.record.identity
                     unsaved[identity], withheld[identity] = (effect.record, str(error)), []
+                else:
+                    self._failed(effect, error)
         for identity, (record, reason) in unsaved.items():
             # Before all else that these effects caused: what comes next depends on it.
             self._soon.appendleft(NotSaved(record, reason, tuple(withheld[identity])))
+
+    def _failed(self, effect: Effect, error: Exception) -> None:
+        """An effect could not be carried out. One that the core waits for is tried again."""
+        identity = about(effect)
+        line = f"{identity}: {error}" if identity else str(error)
+        if identity is None or not isinstance(effect, (Judge, AskGates, Run)):
+            log.error("%s", line)
+        elif self._postponed.add(identity.key, effect, boot.clock()):
+            self._troubles.came(str(identity), f"{line}; this is tried again")
+        elif isinstance(effect, Run):
+            self._begun(identity)
+            self._soon.append(NotSpawned(identity, effect.verb, str(error)))
+
+    def _begun(self, identity: Identity) -> Effect | None:
+        """What was postponed for an execution works, or is not wanted any more."""
+        self._troubles.went(str(identity))
+        return self._postponed.drop(identity.key)
 
     def _do(self, effect: Effect) -> None:  # noqa: C901, PLR0912, PLR0915 - one case an effect
         parts = self._parts
         match effect:
             case Save(record):
-                parts.journal.save(record)
+                self._soon.extend(self._keeper.save(record))
                 if record.phase is Phase.DONE:
                     self._finished.append(record)
             case Forget(identity):
                 parts.journal.forget(identity)
-            case Send(request, _):
+            case Send(request, identity):
+                if identity is not None:  # What the service is told of an execution, the journal should hold.
+                    self._soon.extend(self._keeper.look())
                 parts.transport.send(request)
             case Judge(execution):
+                boot.spare_files()
                 self._soon.append(Judged(execution.identity, parts.judge.judge(execution.document)))
+                self._begun(execution.identity)
             case AskGates(record, before):
+                boot.spare_files()
+                self._begun(record.identity)
                 answer = parts.gates.ask(record.identity, before, record.plan.handler)
                 if answer is not None:
                     self._soon.append(answer)
             case Refresh(record):
                 parts.runner.refresh(record)
-            case Run():
-                self._spawn(effect)
+            case Run(record):
+                self._soon.append(self._starter.spawn(effect))
+                self._begun(record.identity)
+            case GetReady(run):
+                parts.runner.get_ready(run)
             case Go(identity):
                 parts.runner.go(identity)
             case Kill(identity):
-                parts.runner.kill(identity)
+                self._kill(identity)
             case Reboot():
-                self._reboot()
+                self._starter.reboot()
             case Reconnect():
                 parts.transport.renew()
             case Clean(identity):
+                self._begun(identity)
                 parts.runner.clean(identity)
                 parts.handlers.prune({job.record.plan.digest for job in self.state.jobs.values()})
             case Note():
@@ -293,34 +346,26 @@ class Daemon:
             case _:
                 assert_never(effect)
 
-    def _spawn(self, run: Run) -> None:
-        identity = run.record.identity
-        # A rollback runs with what there is: better the code of another version than nothing undone.
-        if run.verb is not Verb.ROLLBACK and (changed := self._parts.handlers.changed(run.record.plan)):
-            self._soon.append(NotSpawned(identity, run.verb, changed, Code.HANDLER_CHANGED))
-            return
-        try:
-            process = self._parts.runner.spawn(run)
-        except StateError as error:
-            self._soon.append(NotSpawned(identity, run.verb, str(error)))
+    def _kill(self, identity: Identity) -> None:
+        waiting = self._begun(identity)
+        if isinstance(waiting, Run):
+            self._soon.append(NotSpawned(identity, waiting.verb, "it was stopped before"))
         else:
-            self._soon.append(Spawned(identity, run.verb, process))
+            self._parts.runner.kill(identity)
 
-    def _reboot(self) -> None:
-        argv = list(self._parts.reboot)
-        log.warning("rebooting: %s", " ".join(argv))
-        try:
-            program = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
-        except OSError as error:
-            log.error("cannot reboot: %s: %s", argv[0], error.strerror)  # noqa: TRY400 - as above
-            return
-        threading.Thread(target=program.wait, name="reboot", daemon=True).start()
+    def _known(self) -> list[Record]:
+        """Return all records that the journal should hold."""
+        jobs = self.state.jobs.values()
+        open_ = (job.record for job in jobs if job.record.claim and job.phase is not Phase.REFUSING)
+        return [*self._finished, *open_]
 
     # --- seeing ---------------------------------------------------------------------------------------------------
 
     def status(self) -> Json:
         """Return what the agent is doing."""
-        return status.of_agent(self.state, self._finished, thing=self._parts.thing, clock=boot.clock())
+        found = status.of_agent(self.state, self._finished, thing=self._parts.thing, clock=boot.clock())
+        lines = self._troubles.lines()
+        return {**found, "trouble": lines} if lines else found
 
     def _show(self, before: State, notes: Sequence[Note]) -> None:
         for note in notes:
@@ -348,12 +393,3 @@ def about(effect: Effect) -> Identity | None:
             return identity
         case _:
             return None
-
-
-def identity_of_key(key: str) -> Identity | None:
-    """Return the identity whose file name `key` is; None if it is that of no execution."""
-    try:
-        job_id, number, queued_at = key.split(".")
-        return Identity(JobId(job_id), int(number), int(queued_at))
-    except ValueError:
-        return None

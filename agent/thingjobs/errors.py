@@ -3,10 +3,12 @@
     ThingjobsError
     ├── ConfigError        the operator's: fix the configuration, then start again (exit 2)
     ├── StateError         this machine's: the state folder cannot be read or written
-    │   └── StateBusyError     another agent holds the state folder
+    │   ├── StateBusyError     another agent holds the state folder
+    │   └── ScarceError        room, files, memory or processes are short: try again
     ├── TransportError     the network's or the service's: try again
     ├── WireError          the service sent something that is not its own protocol
     ├── DocumentError      the job author's: the execution is REJECTED with `code` and `reason`
+    ├── CloudError         (in thingjobs.cloud.errors) a call to AWS that brought no result; its fate says what it did
     └── HandlerError       the handler author's: the handler cannot be found, loaded or trusted
 
 A new class is made only if somebody catches it. Messages are lower case and say what, where and what to do.
@@ -44,6 +46,18 @@ class StateError(ThingjobsError):
 
 class StateBusyError(StateError):
     """Another agent holds the state folder."""
+
+
+class ScarceError(StateError):
+    """Something is short that may come back: room or leave to write on a disk, open files, memory, processes.
+
+    Attributes:
+        full: a disk is.
+    """
+
+    def __init__(self, message: str, *, full: bool = False) -> None:
+        super().__init__(message)
+        self.full = full
 
 
 class TransportError(ThingjobsError):

@@ -2,7 +2,8 @@
 
 There is never a moment without a current file: the new generation is written and synced beside it, the current one
 gets a second name, and only then is it renamed over. A reserve of 1 MiB is given up when the disk is full, so that
-one job at a time can still be journalled. It decides nothing: what to save and when is the core's.
+one job at a time can still be journalled. A folder that was deleted under the agent is made anew. It decides nothing:
+what to save and when is the core's.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import contextlib
 import errno
 import fcntl
 import os
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from thingjobs import records
 from thingjobs.errors import StateBusyError, StateError
+from thingjobs.generations import Found, Loaded, read_all, read_only
 from thingjobs.model import Phase
 
 if TYPE_CHECKING:
@@ -23,58 +25,21 @@ if TYPE_CHECKING:
 
     from thingjobs.model import Identity, Record
 
+__all__ = ["Found", "Journal", "Loaded", "read_only"]
+
 RESERVE_BYTES = 1024 * 1024
 #: Finished executions whose tombstones are kept, so that nothing runs again.
 MAX_TOMBSTONES = 200
 PRUNE_AT = 300
-#: Reading failed for want of something that says nothing about the file.
-_PASSING = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A record as it was found.
-
-    Attributes:
-        previous: the current generation was damaged, so this is the one before it.
-    """
-
-    record: Record
-    previous: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Everything that the journal held.
-
-    Attributes:
-        loaded: the readable records, finished ones included, oldest first.
-        quarantined: file names that no generation of could be read; moved aside.
-        newer: file names that a later release wrote; left as they are.
-    """
-
-    loaded: tuple[Loaded, ...]
-    quarantined: tuple[str, ...] = ()
-    newer: tuple[str, ...] = ()
-
-
-def read_only(folder: Path) -> list[Record]:
-    """Return the readable records in a state folder without taking its lock or changing anything; for people.
-
-    Raises:
-        StateError: the folder cannot be read.
-    """
-    found: list[Record] = []
-    try:
-        # An agent that runs may remove what was listed a moment ago.
-        with contextlib.suppress(FileNotFoundError):
-            for path in (folder / "journal").iterdir():
-                if path.suffix == ".json":
-                    with contextlib.suppress(FileNotFoundError, records.CorruptError, records.NewerError):
-                        found.append(records.load(path.read_bytes()))
-    except OSError as error:
-        raise StateError(f"cannot read {folder}: {error.strerror}") from None
-    return sorted(found, key=lambda record: record.finished_at or 0.0)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+#: What a person can do about it.
+_ADVICE = {
+    **dict.fromkeys(_FULL, "free some space there"),
+    errno.EROFS: "see in `dmesg` why it is read-only, then mount it for writing again",
+    errno.EIO: "the disk fails; see `dmesg`",
+    errno.EACCES: "give it to the account that the agent runs as",
+    errno.EPERM: "give it to the account that the agent runs as",
+}
 
 
 class Journal:
@@ -89,45 +54,114 @@ class Journal:
         self._records = folder / "journal"
         self._folder_fd = -1
         self._lock_fd = -1
-        self._finished: dict[str, float] = {}
+        #: Keys of finished executions, those first that finished first.
+        self._finished: list[str] = []
+        self._order = 0
         self._reserve_gone = False
+        self._emptied = False
 
     def open(self) -> None:
-        """Make the folders and take the lock.
+        """Make the folders and take the lock. On a read-only disk, what is there has to do.
 
         Raises:
             StateBusyError: another agent holds the folder.
             StateError: the folder cannot be used.
         """
         try:
-            self._open()
+            self._make_folders()
+            self._take()
         except BlockingIOError:
             self.close()
-            raise StateBusyError(f"cannot use the state folder {self.folder}: another agent runs on it") from None
+            raise self._busy() from None
         except OSError as error:
             self.close()
-            raise StateError(f"cannot use the state folder {self.folder}: {error.strerror}") from None
+            raise StateError(f"cannot use the state folder {self.folder}: {_why(error)}") from None
         self._make_reserve()
 
-    def _open(self) -> None:
+    def _make_folders(self) -> None:
         new = not self._records.is_dir()
-        self._records.mkdir(parents=True, exist_ok=True)
-        self.folder.chmod(0o711)
-        self._records.chmod(0o700)
-        if new:
-            # Syncing a folder keeps the names in it, not its own: that one stands in its parent.
-            for folder in (self.folder, self.folder.parent):
-                _sync(folder)
-        self._lock_fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._folder_fd = os.open(self._records, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            self._records.mkdir(parents=True, exist_ok=True)
+            self.folder.chmod(0o711)
+            self._records.chmod(0o700)
+            if new:
+                # Syncing a folder keeps the names in it, not its own: that one stands in its parent.
+                for folder in (self.folder, self.folder.parent):
+                    _sync(folder)
+        except OSError as error:
+            if new:  # What was not synced must not be taken for old the next time.
+                with contextlib.suppress(OSError):
+                    self._records.rmdir()
+            if new or error.errno in (errno.EACCES, errno.EPERM):
+                raise
+
+    def _take(self) -> None:
+        """Have the folder and the lock open that stand at their paths now."""
+        if not _stands(self._lock_fd, self.folder / "lock"):
+            lock_fd = self._locked()
+            _close(self._lock_fd)
+            self._lock_fd = lock_fd
+        if not _stands(self._folder_fd, self._records):
+            folder_fd = os.open(self._records, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            _close(self._folder_fd)
+            self._folder_fd = folder_fd
+
+    def _locked(self) -> int:
+        # A file that is open for writing would keep an operator from making the disk read-only. NFS wants it so.
+        for access in (os.O_RDONLY, os.O_RDWR):
+            fd = os.open(self.folder / "lock", access | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(fd)
+                if error.errno != errno.EBADF:
+                    raise
+            else:
+                return fd
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     def close(self) -> None:
         """Give the lock back."""
         for fd in (self._folder_fd, self._lock_fd):
-            if fd >= 0:
-                os.close(fd)
+            _close(fd)
         self._folder_fd = self._lock_fd = -1
+
+    def _busy(self) -> StateBusyError:
+        return StateBusyError(f"cannot use the state folder {self.folder}: another agent runs on it")
+
+    # --- a folder that was deleted under the agent ----------------------------------------------------------------
+
+    def look(self) -> None:
+        """See that the state folder is still the one that was opened; where it was deleted, make it anew.
+
+        Raises:
+            StateBusyError: another agent has taken it meanwhile.
+            StateError: it cannot be made.
+        """
+        try:
+            self._look()
+        except BlockingIOError:
+            raise self._busy() from None
+        except OSError as error:
+            raise StateError(f"cannot make the state folder {self.folder} anew: {_why(error)}") from None
+
+    def _look(self) -> None:
+        if self._lock_fd < 0:
+            raise OSError(errno.EBADF, "the journal is closed")
+        if _stands(self._folder_fd, self._records) and _stands(self._lock_fd, self.folder / "lock"):
+            return
+        self._make_folders()
+        emptied = not _stands(self._folder_fd, self._records)
+        self._take()
+        if emptied:
+            self._emptied = True
+            self._finished.clear()
+            self._make_reserve()
+
+    def emptied(self) -> bool:
+        """Return, once, whether the folder is another one than before: what was saved until then is not in it."""
+        self._emptied, emptied = False, self._emptied
+        return emptied
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -138,17 +172,19 @@ class Journal:
         again is reported once more, and the answer shows that it was known. That is not worth waiting for a disk.
 
         Raises:
-            StateError: it could not be written; the generation before is untouched.
+            StateBusyError: another agent has taken the folder.
+            StateError: it could not be written, and is to be saved again: what is found there until then is the
+                generation before, or this one if only the last sync failed.
         """
+        done = record.phase is Phase.DONE
+        self.look()
         try:
-            self._save(record)
+            self._save(replace(record, order=self._order + 1) if done else record)
         except OSError as error:
-            raise StateError(f"cannot write {self._records}/{record.identity.key}.json: {error.strerror}") from None
-        if record.phase is Phase.DONE:
-            self._finished[record.identity.key] = record.finished_at or 0.0
-            self._prune()
-            if self._reserve_gone:
-                self._make_reserve()
+            raise StateError(f"cannot write the journal in {self._records}: {_why(error)}") from None
+        if done:
+            self._order += 1
+            self._bury(record.identity.key)
 
     def _save(self, record: Record) -> None:
         data = records.dump(record)
@@ -156,7 +192,7 @@ class Journal:
         try:
             self._replace(record.identity.key, data, durable=durable)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._give_up_reserve():
+            if error.errno not in _FULL or not self.give_up_reserve():
                 raise
             self._replace(record.identity.key, data, durable=durable)
 
@@ -173,6 +209,7 @@ class Journal:
             raise
 
     def _write(self, name: str, data: bytes, *, durable: bool) -> None:
+        # A new file each time: a sync that failed says nothing about the next one of the same file.
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=self._folder_fd)
         try:
@@ -206,7 +243,7 @@ class Journal:
         try:
             self._remove(identity.key)
         except OSError as error:
-            raise StateError(f"cannot remove {self._records}/{identity.key}.json: {error.strerror}") from None
+            raise StateError(f"cannot remove {self._records}/{identity.key}.json: {_why(error)}") from None
 
     def _remove(self, key: str) -> None:
         # The current file goes last: without it, the generation before would be taken for the truth.
@@ -214,14 +251,18 @@ class Journal:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{key}.{suffix}", dir_fd=self._folder_fd)
 
-    def _prune(self) -> None:
-        if len(self._finished) <= PRUNE_AT:
-            return
-        oldest = sorted(self._finished, key=self._finished.__getitem__)[: len(self._finished) - MAX_TOMBSTONES]
-        for key in oldest:
-            del self._finished[key]
-            with contextlib.suppress(OSError):
-                self._remove(key)
+    def _bury(self, key: str) -> None:
+        """Count a finished execution; of too many, remove those that finished first."""
+        if key in self._finished:
+            self._finished.remove(key)
+        self._finished.append(key)
+        if len(self._finished) > PRUNE_AT:
+            for oldest in self._finished[:-MAX_TOMBSTONES]:
+                with contextlib.suppress(OSError):
+                    self._remove(oldest)
+            self._finished = self._finished[-MAX_TOMBSTONES:]
+        if self._reserve_gone:
+            self._make_reserve()
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -235,44 +276,19 @@ class Journal:
             names = sorted(path.name for path in self._records.iterdir())
         except OSError as error:
             raise StateError(f"cannot read {self._records}: {error.strerror}") from None
-        keys = sorted({name.rsplit(".", 1)[0] for name in names if name.endswith((".json", ".prev"))})
-        loaded: list[Loaded] = []
-        quarantined: list[str] = []
-        newer: list[str] = []
-        for key in keys:
-            try:
-                loaded.append(self._load(key))
-            except records.NewerError:
-                newer.append(key)
-            except records.CorruptError:
-                quarantined.append(key)
-                self._quarantine(key)
-        self._remove_unfinished(names, newer)
-        self._finished = {
-            one.record.identity.key: one.record.finished_at or 0.0 for one in loaded if one.record.phase is Phase.DONE
-        }
-        loaded.sort(key=lambda one: (one.record.finished_at or 0.0, one.record.identity.queued_at))
-        return Found(tuple(loaded), tuple(quarantined), tuple(newer))
+        found = read_all(self._records, names)
+        for key in found.quarantined:
+            self._quarantine(key)
+        for key in found.unsynced:
+            with contextlib.suppress(OSError):
+                self._remove(key)
+        self._remove_unfinished(names, found.newer)
+        done = [one.record for one in found.loaded if one.record.phase is Phase.DONE]
+        self._finished = [record.identity.key for record in done]
+        self._order = max((record.order for record in done), default=0)
+        return found
 
-    def _load(self, key: str) -> Loaded:
-        try:
-            return Loaded(self._read(key, "json"))
-        except records.CorruptError:
-            return Loaded(self._read(key, "prev"), previous=True)
-
-    def _read(self, key: str, suffix: str) -> Record:
-        path = self._records / f"{key}.{suffix}"
-        try:
-            record = records.load(path.read_bytes())
-        except OSError as error:
-            if error.errno in _PASSING:
-                raise StateError(f"cannot read {path}: {error.strerror}") from None
-            raise records.CorruptError(f"cannot read {path}: {error.strerror}") from None
-        if record.identity.key != key:
-            raise records.CorruptError(f"{path} holds the record of {record.identity.key}")
-        return record
-
-    def _remove_unfinished(self, names: list[str], newer: list[str]) -> None:
+    def _remove_unfinished(self, names: list[str], newer: tuple[str, ...]) -> None:
         """Remove what a crash left half written; of an execution that is a later release's, not even that."""
         for name in names:
             key, _, suffix = name.rpartition(".")
@@ -292,13 +308,12 @@ class Journal:
     def _make_reserve(self) -> None:
         path = self.folder / "reserve"
         try:
-            if path.exists() and path.stat().st_size >= RESERVE_BYTES:
-                return
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.posix_fallocate(fd, 0, RESERVE_BYTES)
-            finally:
-                os.close(fd)
+            if not path.exists() or path.stat().st_size < RESERVE_BYTES:
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    os.posix_fallocate(fd, 0, RESERVE_BYTES)
+                finally:
+                    os.close(fd)
             self._reserve_gone = False
         except OSError:
             # No room for it now: then it is missing until a job is done. Jobs are still journalled while they can be.
@@ -306,13 +321,32 @@ class Journal:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
-    def _give_up_reserve(self) -> bool:
+    def give_up_reserve(self) -> bool:
+        """Make room on a full disk; return whether there was any left to make."""
         try:
             (self.folder / "reserve").unlink()
         except OSError:
             return False
         self._reserve_gone = True
         return True
+
+
+def _stands(fd: int, path: Path) -> bool:
+    """Return whether what is open is what stands at `path`."""
+    try:
+        return fd >= 0 and os.path.samestat(os.fstat(fd), path.stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _close(fd: int) -> None:
+    if fd >= 0:
+        os.close(fd)
+
+
+def _why(error: OSError) -> str:
+    advice = _ADVICE.get(error.errno or 0)
+    return f"{error.strerror}; {advice}" if advice else f"{error.strerror}"
 
 
 def _sync(folder: Path) -> None:

@@ -277,6 +277,14 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment that outlives the agent: seconds of CLOCK_BOOTTIME, which mean nothing in another boot."""
+
+    at: float
+    boot: str
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """All that the journal keeps of one execution; the truth after a crash.
 
@@ -293,6 +301,8 @@ class Record:
         reboot_asked: how often the machine was told to carry out the present one.
         again: the verb that follows the present reboot or wait.
         boot: the boot id when the present reboot was asked for, or when `verify` passed.
+        until: when the verb in flight has had its time, when one that waits is run again, or when the machine should
+            have carried out the reboot that it was told; None: nothing is timed, or an earlier agent wrote the record.
         applied: whether `apply` was ever started.
         cancelled: the service ended the execution (CANCELED, REMOVED or gone): nothing more is sent.
         ended: the service's terminal status for it, if it told one.
@@ -302,6 +312,7 @@ class Record:
         late: what the service held against our result, a sentence; shown for good as late truth.
         note: why it waits or what is unusual, for people.
         details: the handler's own status details, of all verbs that ended.
+        order: the journal's count of finished executions, because the clock may be wrong after a boot; else 0.
     """
 
     identity: Identity
@@ -318,6 +329,7 @@ class Record:
     reboot_asked: int = 0
     again: Verb | None = None
     boot: str = ""
+    until: Deadline | None = None
     applied: bool = False
     cancelled: bool = False
     ended: Status | None = None
@@ -328,3 +340,4 @@ class Record:
     note: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
     finished_at: float | None = None
+    order: int = field(default=0, compare=False)

@@ -19,6 +19,10 @@ MAX_SILENT = 3
 #: The in-progress timer is learned by one DescribeJobExecution this long after the claim.
 LEARN_AFTER = 20.0
 FIRST_PROGRESS_AFTER = 15.0
+#: A renewal of the step timer that was not taken is tried again after this long.
+RENEW_AGAIN = 15.0
+#: A verb that is found again after a restart gets at least this: that it ended in time is heard first.
+ADOPTED_GRACE = 10.0
 #: A terminal update is followed by `notify-next`; when it is not, we ask.
 EXPECT_NEXT_WITHIN = 5.0
 #: A safety net, not a poll: every notification may be lost.
@@ -76,11 +80,6 @@ class Settings:
         """Return whether this agent takes jobs of that id, and can."""
         return job_id not in RESERVED_IDS and any(fnmatchcase(job_id, pattern) for pattern in self.only)
 
-    @property
-    def renew_after(self) -> float:
-        """Seconds after which the step timer is renewed: half its time."""
-        return self.step_timeout_minutes * 60 / 2
-
 
 def backoff(tries: int, roll: float, *, first: float = RETRY_FIRST, cap: float = RETRY_CAP) -> float:
     """Return how long to wait before the next try: exponential with full jitter, capped.
@@ -97,6 +96,11 @@ def backoff(tries: int, roll: float, *, first: float = RETRY_FIRST, cap: float =
 def spread(seconds: float, roll: float, share: float = 1 / 3) -> float:
     """Return `seconds` give or take `share` of it."""
     return seconds * (1 + share * (2 * roll - 1))
+
+
+def renew_after(minutes: int) -> float:
+    """Return the seconds after which a step timer of so many minutes is renewed: half its time."""
+    return minutes * 60 / 2
 
 
 def defer(tries: int) -> float:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from thingjobs.errors import StateError
 from thingjobs.model import (
     Code,
+    Deadline,
     Identity,
     JobId,
     Limits,
@@ -34,10 +35,17 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 READABLE = frozenset({1})
+LINES = 2
+#: How every record begins.
+_BEGINNING = b'{"format": '
 
 
 class CorruptError(StateError):
     """The bytes are not what was written."""
+
+
+class CutError(CorruptError):
+    """The bytes are a beginning of what was written, or zeros behind one: the power failed before they were synced."""
 
 
 class NewerError(StateError):
@@ -55,9 +63,12 @@ def load(data: bytes) -> Record:
     """Return the record in `data`.
 
     Raises:
-        CorruptError: the bytes are cut, changed, or make no sense.
+        CutError: the bytes are cut.
+        CorruptError: the bytes are changed, or make no sense.
         NewerError: the format is one that this release does not know.
     """
+    if _is_cut(data):
+        raise CutError("it is cut")
     header, _, body = data.removesuffix(b"\n").partition(b"\n")
     try:
         head = json.loads(header)
@@ -72,6 +83,12 @@ def load(data: bytes) -> Record:
         return _from_json(json.loads(body))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptError(f"cannot read the record: {error!r}") from None
+
+
+def _is_cut(data: bytes) -> bool:
+    left = data.rstrip(b"\0")
+    beginning = left[: len(_BEGINNING)] == _BEGINNING[: len(left)]
+    return beginning and (left != data or not left.endswith(b"\n") or left.count(b"\n") < LINES)
 
 
 def _digest(number: int, body: bytes) -> str:
@@ -98,6 +115,7 @@ def _to_json(record: Record) -> Json:
         "rebootAsked": record.reboot_asked,
         "again": record.again,
         "boot": record.boot,
+        "until": asdict(record.until) if record.until else None,
         "applied": record.applied,
         "cancelled": record.cancelled,
         "ended": record.ended,
@@ -108,11 +126,12 @@ def _to_json(record: Record) -> Json:
         "note": record.note,
         "details": dict(record.details),
         "finishedAt": record.finished_at,
+        "order": record.order,
     }
 
 
 def _from_json(raw: Json) -> Record:
-    process = raw["process"]
+    process, until = raw["process"], raw.get("until")
     return Record(
         identity=Identity(JobId(raw["jobId"]), raw["executionNumber"], raw["queuedAt"]),
         phase=Phase(raw["phase"]),
@@ -128,6 +147,7 @@ def _from_json(raw: Json) -> Record:
         reboot_asked=raw["rebootAsked"],
         again=_verb(raw["again"]),
         boot=raw["boot"],
+        until=Deadline(**until) if until else None,
         applied=raw["applied"],
         cancelled=raw["cancelled"],
         ended=Status(raw["ended"]) if raw["ended"] else None,
@@ -138,6 +158,7 @@ def _from_json(raw: Json) -> Record:
         note=raw["note"],
         details=dict(raw["details"]),
         finished_at=raw["finishedAt"],
+        order=raw.get("order", 0),
     )
 
 

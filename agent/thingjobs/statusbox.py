@@ -24,6 +24,8 @@ log = logging.getLogger("thingjobs")
 
 NAME = "status.sock"
 ANSWER_SECONDS = 5.0
+#: Between questions that could not be taken.
+FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
 
 
 class StatusBox:
@@ -38,10 +40,22 @@ class StatusBox:
         self._folder = folder
         self._put = put
         self._listener: socket.socket | None = None
-        self._thread = threading.Thread(target=self._serve, name="status", daemon=True)
+        self._thread: threading.Thread | None = None
+        self._ending = threading.Event()
 
     def start(self) -> None:
         """Listen; an agent whose status cannot be asked for works all the same."""
+        try:
+            listener = self._bound()
+        except OSError as error:
+            log.warning("`thingjobs status` will not see this agent: %s", error)
+            return
+        self._listener = listener
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._serve, args=(listener, self._ending), name="status", daemon=True)
+        self._thread.start()
+
+    def _bound(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -50,31 +64,45 @@ class StatusBox:
                 listener.bind(path)
             (self._folder / NAME).chmod(0o600)
             listener.listen(4)
-        except OSError as error:
-            log.warning("`thingjobs status` will not see this agent: %s", error)
+        except OSError:
             listener.close()
-            return
-        self._listener = listener
-        self._thread.start()
+            raise
+        return listener
+
+    def renew(self) -> None:
+        """Listen anew, in a folder that was made anew."""
+        self._end()
+        self.start()
 
     def stop(self) -> None:
         """Stop listening."""
         if self._listener is None:
             return
+        self._end()
+        with contextlib.suppress(OSError):
+            (self._folder / NAME).unlink()
+
+    def _end(self) -> None:
+        if self._listener is None or self._thread is None:
+            return
+        self._ending.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join(ANSWER_SECONDS)
         self._listener.close()
-        with contextlib.suppress(OSError):
-            (self._folder / NAME).unlink()
+        self._listener = None
 
-    def _serve(self) -> None:
-        assert self._listener is not None  # noqa: S101 - narrows the type; start() set it
-        while True:
+    def _serve(self, listener: socket.socket, ending: threading.Event) -> None:
+        """Answer until the end. What keeps one question from being answered, too many open files say, passes."""
+        pause = FIRST_PAUSE
+        while not ending.is_set():
             try:
-                client, _ = self._listener.accept()
+                client, _ = listener.accept()
             except OSError:
-                return
+                ending.wait(pause)
+                pause = min(pause * 2, LAST_PAUSE)
+                continue
+            pause = FIRST_PAUSE
             with client, contextlib.suppress(OSError, queue.Empty):
                 box: queue.SimpleQueue[Json] = queue.SimpleQueue()
                 self._put(Asked(box.put))

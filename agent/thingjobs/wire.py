@@ -11,6 +11,7 @@ the Unicode categories C*.
 from __future__ import annotations
 
 import json
+import math
 import re
 import unicodedata
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -52,6 +53,8 @@ _NUMBER_TEXT = re.compile(r"-?[0-9]{1,18}")
 #: The start of a job document, a string, or a bracket.
 _PART = re.compile(r'("jobDocument"\s*:\s*)(?=[\[{])|"(?:[^"\\]++|\\.)*+"?|([\[{])|([\]}])', re.DOTALL)
 _REFUSALS = {refusal.value: refusal for refusal in Refusal}
+#: ErrorResponse: codes of requests that were never carried out, because they could not be read.
+_OF_MESSAGE = frozenset({Refusal.INVALID_JSON, Refusal.INVALID_REQUEST, Refusal.INVALID_TOPIC})
 
 
 # --- status details -----------------------------------------------------------------------------------------------
@@ -111,7 +114,7 @@ def encode(request: Request) -> bytes:
             body = _update(request)
         case _:
             body = {"executionNumber": request.number, "includeJobDocument": request.with_document}
-    return json.dumps({**body, "clientToken": request.token}, separators=(",", ":")).encode()
+    return json.dumps({**body, "clientToken": request.token}, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _update(request: Update) -> Json:
@@ -137,7 +140,8 @@ def parse(payload: bytes) -> Json:
     """Return the JSON object in `payload`.
 
     A job document that JSON allows but Python does not read (nested beyond its stack, or with whole numbers beyond
-    4300 digits) becomes null: it must not cost the message, or the job could never be refused and blocked the queue.
+    4300 digits) or could not write again (1e999) becomes null: it must not cost the message, or the job could never be
+    refused and blocked the queue.
 
     Raises:
         WireError: it is not UTF-8, not JSON, not an object, or nested beyond reason.
@@ -156,7 +160,7 @@ def parse(payload: bytes) -> Json:
 
 
 def _loads(text: str) -> Any:
-    return json.loads(text, parse_constant=_no_constant)
+    return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
 
 
 def _without_document(text: str) -> str:
@@ -178,10 +182,23 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(digits: str) -> float:
+    """Refuse what Python reads as infinite: it would reach job.json as `Infinity`, which is not JSON."""
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:20]} is larger than any number that can be kept")
+    return number
+
+
 def token_of(body: Json) -> str | None:
     """Return the clientToken of a message, None when it has none."""
     token = body.get("clientToken")
     return token if isinstance(token, str) else None
+
+
+def is_of_message(body: Json) -> bool:
+    """Return whether a refusal is about how a request was written, and not about an execution."""
+    return _text(body, "code") in _OF_MESSAGE
 
 
 def decode_accepted(request: Request, body: Json) -> Reply:

@@ -1,4 +1,4 @@
-"""What we show to handler authors works: the commands of their guide, new handlers as made, and both examples.
+"""What we show to handler authors works: the commands of their guide, new handlers as made, and the examples.
 
 All of it in an environment as an author has it, with handlers installed by pip; nothing is taken from a network.
 """
@@ -229,6 +229,55 @@ def test_the_python_example_installs_passes_its_tests_and_runs_a_job(desk: Desk,
     assert (home / "current").read_bytes() == MODEL
 
 
+def test_the_firmware_example_installs_passes_its_tests_and_ends_as_its_stories_say(desk: Desk) -> None:
+    desk.copy("ab-firmware")
+
+    told = desk.run("""
+        pip install --quiet './ab-firmware[test]'
+        (cd ab-firmware && rm -r src && pytest -q)
+        thingjobs handlers check ab-firmware
+        python ab-firmware/try.py --folder played
+    """)
+
+    assert "✓ ab-firmware: good" in told
+    ends = re.findall(r"^ +agent \| . (\w+) +QUEUED → IN_PROGRESS → (\w+)", told, re.MULTILINE)
+    assert dict(ends) == {"good": "SUCCEEDED", "unhealthy": "FAILED", "dead": "FAILED", "cancelled": "FAILED"}
+    assert "verify.failed: firmware 2.1 came up, but the pump controller does not answer; rolled back" in told
+    assert "verify.failed: firmware 2.2 did not come up: slot b runs, with 2.0; rolled back" in told
+    assert told.endswith("     slots | a: 2.2; b: 2.0, runs, confirmed\n")
+
+
+def test_the_firmware_example_works_by_hand_as_its_guide_says(desk: Desk) -> None:
+    """The commands stand in the guide; only the folder in them is another one, so that nothing meets in /tmp."""
+    folder = desk.copy("ab-firmware")
+    played = desk.folder / "played"
+    for file in (folder / "config.toml", folder / "README.md", folder / "try.py"):
+        file.write_text(file.read_text().replace("/tmp/ab-firmware", str(played)))
+    guide = (folder / "README.md").read_text().partition("## The same by hand")[2].partition("\n## ")[0]
+    first, *lines = [line.strip().split("   ")[0] for line in guide.splitlines() if line.startswith("    ")]
+    assert first == "python try.py --by-hand"
+    assert len(lines) == 6
+
+    told = desk.run(f"""
+        pip install --quiet ./ab-firmware
+        cd ab-firmware
+        python try.py --by-hand >../served & served=$!
+        trap 'kill $served' EXIT
+        while ! grep -q "Ctrl-C ends this" ../served; do sleep 0.1; done
+        {lines[0]}
+        {lines[1]}
+        {lines[2]} || test -e {played}/device/off
+        {lines[3]}
+        {lines[4]}
+        {lines[5]}
+    """)
+
+    assert "1 job: 1 IN_PROGRESS" in told
+    assert "bootloader: slot b runs, with firmware 2.0" in told
+    assert "1 job: 1 SUCCEEDED" in told
+    assert '{"active": "b", "trial": "", "boots": 0}' in told
+
+
 def test_the_shell_example_passes_its_tests_and_runs_a_job(desk: Desk) -> None:
     folder = desk.copy("shell-handler")
     config = folder / "local.toml"
@@ -256,6 +305,7 @@ def test_the_scripts_of_the_examples_and_of_new_handlers_are_posix_shell(desk: D
     for script in (
         desk.folder / "one/handlers/one/run.sh",
         ROOT / "examples/shell-handler/handlers/pump-config/run.sh",
+        ROOT / "examples/ab-firmware/fake-reboot",
     ):
         told = subprocess.run(["dash", "-n", str(script)], capture_output=True, text=True, check=False)
         assert (told.returncode, told.stderr) == (0, ""), script

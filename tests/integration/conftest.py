@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -124,6 +125,60 @@ site = "dock-7"
         if agent.process is not None and agent.process.poll() is None:
             agent.kill()
         print(f"--- {agent.log}\n{agent.log_text() if agent.log.exists() else ''}")
+
+
+class Disk:
+    """A real file system of its own, as small as a test wants it; filled, made read-only and back by the test."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def fill(self) -> None:
+        """Use up every byte, into a file of its own each time."""
+        filler = self.path / f"filler-{time.monotonic_ns()}"
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+    def drain(self) -> None:
+        """Give back what was used up."""
+        for path in self.path.glob("filler-*"):
+            path.unlink()
+
+    def read_only(self) -> None:
+        """Mount it read-only, as an operator would; a file that is open for writing forbids it."""
+        self._remount("ro")
+
+    def writable(self) -> None:
+        """Mount it for writing again."""
+        self._remount("rw")
+
+    def _remount(self, how: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{how}", str(self.path)], check=True)
+
+
+@pytest.fixture
+def new_disk(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
+    """Makes small file systems in memory; that takes root, which CI is."""
+    made: list[Disk] = []
+
+    def make(size: str = "4m", **options: str) -> Disk:
+        path = tmp_path / f"disk-{len(made)}"
+        path.mkdir()
+        more = "".join(f",{name}={value}" for name, value in options.items())
+        argv = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755{more}", "tmpfs", str(path)]
+        mounted = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if mounted.returncode != 0:
+            reason = f"a small file system cannot be mounted here: {mounted.stderr.strip()}"
+            if os.environ.get("CI", "").lower() in ("true", "1"):
+                pytest.fail(f"{reason}; in CI nothing may be missing", pytrace=False)
+            pytest.skip(f"NOT TESTED: {reason}")
+        made.append(Disk(path))
+        return made[-1]
+
+    yield make
+    for disk in made:
+        subprocess.run(["umount", "-l", str(disk.path)], check=True)
 
 
 def eventually(true: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from thingjobs.clock import synchronised
 from thingjobs.config import Gates as Settings
 from thingjobs.config.windows import window
 from thingjobs.config.zones import zone
 from thingjobs.gates import Gates, programs
-from thingjobs.gates.clock import synchronised
 from thingjobs.machine.events import Gated
 from thingjobs.model import Identity, JobId
 

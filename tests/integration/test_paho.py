@@ -378,7 +378,7 @@ def test_a_filter_that_the_broker_denies_is_named(
 
     for _ in range(2):
         reason = device.next(Disconnected).reason
-        assert reason == f"the broker refused to let us subscribe to {denied}: check the policy"
+        assert reason == f"the broker refused to let us subscribe to {denied}: check the policy (iot:Subscribe)"
 
 
 @VERSIONS
@@ -392,7 +392,8 @@ def test_a_connection_that_the_broker_refuses_is_told_with_its_reason(
 
     for _ in range(2):
         reason = device.next(Disconnected).reason
-        assert reason == f"127.0.0.1:{port} refused the connection of client pump-7: Not authorized"
+        refused = f"127.0.0.1:{port} refused the connection of client pump-7: Not authorized"
+        assert reason == f"{refused}; is iot:Connect allowed?"
 
 
 def dated(pki: Pki, folder: Path, name: str, *, days: tuple[int, int]) -> tuple[Path, Path]:

@@ -218,9 +218,29 @@ def test_when_the_agent_dies_before_go_nothing_ran_and_the_shim_says_so(bench: B
     assert started.child.wait(PATIENCE_SECONDS) == 125
     assert names(bench.work) == ["job.json"]
     assert exits.stored(started.exit_file) == exits.Stored(complete=True, never=True)
-    for fd in (started.family.pidfd, *started.pipes):
+    for fd in (started.family.pidfd, started.exit_fd, *started.pipes):
         os.close(fd)
     assert run.record.process == started.process
+
+
+@pytest.mark.parametrize("look", ["fstat", "pread"])
+def test_an_exit_status_that_is_stored_while_it_is_read_is_whole_or_not_there_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    path = tmp_path / "exit"
+    path.touch()
+    fd, real = os.open(path, os.O_RDONLY), getattr(os, look)
+
+    def stored_meanwhile(*arguments: int) -> object:
+        found = real(*arguments)
+        path.write_bytes(b"0\n")
+        return found
+
+    monkeypatch.setattr(os, look, stored_meanwhile)
+    found = exits.stored_in(fd)
+    os.close(fd)
+
+    assert not found.complete or found.code == 0
 
 
 # --- how it ends --------------------------------------------------------------------------------------------------

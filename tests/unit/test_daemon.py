@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from thingjobs.daemon import identity_of_key
+from thingjobs.beginning import identity_of_key
 from thingjobs.model import Identity, JobId
 
 

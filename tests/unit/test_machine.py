@@ -30,6 +30,7 @@ from thingjobs.machine.effects import (
     Clean,
     Effect,
     Forget,
+    GetReady,
     Go,
     Judge,
     Kill,
@@ -53,7 +54,7 @@ from thingjobs.machine.events import (
     Spawned,
     Stop,
 )
-from thingjobs.machine.state import Timer
+from thingjobs.machine.state import PHASE_OF, Timer
 from thingjobs.machine.table import TABLE
 from thingjobs.model import (
     Code,
@@ -700,6 +701,27 @@ def test_without_a_journal_nothing_is_claimed_until_it_can_be_written() -> None:
     assert not [send for send in driver.did(Send) if isinstance(send.request, Update)]
     driver.due(Timer.SAVE)
 
+    assert [type(effect) for effect in driver.effects] == [GetReady, Save, Send]
+
+
+def test_what_was_made_ready_for_a_claim_does_not_wait_for_a_journal_or_an_answer() -> None:
+    driver = Driver().connected()
+    driver.claiming()
+    assert [effect.run.verb for effect in driver.did(GetReady)] == [Verb.APPLY]
+
+    driver.due(Timer.REPLY)
+    assert driver.did(Kill)
+    driver.give(NotSaved(driver.job.record, "full"))
+    assert driver.did(Kill)
+
+
+def test_nothing_is_made_ready_for_a_claim_whose_result_is_known() -> None:
+    driver = Driver().connected()
+    driver.give(NextChanged(offer()))
+    driver.give(Judged(JOB, EVERYTHING))
+    driver.running(Verb.CHECK)
+    driver.end(Verb.CHECK, 10)
+
     assert [type(effect) for effect in driver.effects] == [Save, Send]
 
 
@@ -741,6 +763,41 @@ def test_without_a_journal_a_result_is_reported_all_the_same() -> None:
     driver.give(NotSaved(driver.job.record, "full", (Send(report, JOB),)))
 
     assert driver.sent(Update) == report
+
+
+def test_a_claim_without_an_answer_that_is_over_meanwhile_is_kept_as_late_truth() -> None:
+    driver = Driver().connected()
+    driver.claiming()
+    driver.due(Timer.REPLY)
+    driver.due(Timer.RETRY)
+
+    again = driver.sent(Update)
+    driver.give(Refused(again.token, Refusal.TERMINAL_STATE_REACHED))
+
+    (saved,) = driver.did(Save)
+    assert saved.record.phase is Phase.DONE
+    assert "nothing was changed" in saved.record.late
+
+
+def test_a_claim_refused_because_all_is_over_is_not_made_again_for_a_late_notification() -> None:
+    driver = Driver().connected()
+    claim = driver.claiming()
+    driver.give(Refused(claim.token, Refusal.TERMINAL_STATE_REACHED))
+
+    driver.give(NextChanged(offer()))
+
+    assert not driver.did(Judge)
+
+
+def test_a_later_in_progress_timer_is_asked_for_again_after_each_renewal() -> None:
+    driver = Driver(step_timeout_minutes=20).applied()
+    driver.due(Timer.LEARN)
+    asked = driver.sent(Describe)
+    running = offer(status=Status.IN_PROGRESS, version=2, seconds_left=1180)
+
+    driver.give(Described(asked.token, running))
+
+    assert driver.job.timers[Timer.LEARN] > driver.job.timers[Timer.RENEW]
 
 
 # --- starting again, and ending -----------------------------------------------------------------------------------
@@ -795,6 +852,86 @@ def test_a_verb_that_does_not_survive_three_agents_is_given_up() -> None:
 
     assert not driver.did(Run)
     assert driver.job.record.result.code is Code.INTERRUPTED
+
+
+@pytest.mark.parametrize("code", [0, 195])
+def test_a_success_of_apply_from_before_a_power_cut_is_an_interrupted_apply(code: int) -> None:
+    driver = Driver()
+    driver.boot = "boot-2"
+    driver.give(Resumed(record_of(Phase.APPLYING), Evidence.ADOPTED))
+
+    driver.end(Verb.APPLY, code)
+
+    assert not driver.did(Run)
+    assert driver.job.record.result.code is Code.INTERRUPTED
+
+
+def test_a_success_of_apply_from_before_a_power_cut_is_left_to_verify() -> None:
+    driver = Driver()
+    driver.boot = "boot-2"
+    driver.give(Resumed(record_of(Phase.APPLYING, plan=EVERYTHING), Evidence.ADOPTED))
+
+    driver.end(Verb.APPLY)
+
+    assert [run.verb for run in driver.did(Run)] == [Verb.VERIFY]
+
+
+def test_a_failure_of_apply_from_before_a_power_cut_is_believed() -> None:
+    driver = Driver()
+    driver.boot = "boot-2"
+    driver.give(Resumed(record_of(Phase.APPLYING), Evidence.ADOPTED))
+
+    driver.end(Verb.APPLY, 3)
+
+    assert driver.job.record.result.code is Code.HANDLER_EXIT
+
+
+@pytest.mark.parametrize("verb", [Verb.PREPARE, Verb.VERIFY, Verb.ROLLBACK])
+def test_a_verb_that_ended_before_a_power_cut_runs_again(verb: Verb) -> None:
+    driver = Driver()
+    driver.boot = "boot-2"
+    record = replace(record_of(PHASE_OF[verb], plan=EVERYTHING), verb=verb, attempts={verb: 1})
+
+    driver.give(Resumed(record, Evidence.ADOPTED))
+
+    assert [(run.verb, run.attempt) for run in driver.did(Run)] == [(verb, 2)]
+
+
+def test_the_ending_of_a_verb_that_was_given_up_with_its_boot_is_not_heeded() -> None:
+    driver = Driver()
+    driver.boot = "boot-2"
+    record = record_of(Phase.PREPARING, plan=EVERYTHING, deaths=2)
+    driver.give(
+        Resumed(replace(record, verb=Verb.PREPARE, attempts={Verb.PREPARE: 3}, applied=False), Evidence.ADOPTED)
+    )
+    assert driver.job.phase is Phase.REPORTING
+
+    driver.give(Finished(JOB, Verb.PREPARE, 3, Ending(0)))
+
+    assert not driver.effects
+
+
+def test_a_commit_that_takes_the_machine_down_is_given_up_although_verify_comes_in_between() -> None:
+    driver = Driver()
+    driver.boot = "boot-2"
+    record = replace(record_of(Phase.COMMITTING, plan=EVERYTHING, deaths=1), verb=Verb.COMMIT)
+    driver.give(Resumed(replace(record, attempts={Verb.VERIFY: 1, Verb.COMMIT: 1}), Evidence.LOST))
+    driver.running(Verb.VERIFY)
+
+    driver.end(Verb.VERIFY)
+
+    assert driver.job.phase is Phase.COMMITTING
+    assert driver.job.record.deaths == 2
+
+
+def test_a_verb_whose_reboots_are_power_cuts_runs_five_times_and_no_more() -> None:
+    driver = Driver()
+    driver.boot = "boot-2"
+    driver.give(Resumed(replace(record_of(Phase.APPLYING), attempts={Verb.APPLY: 5}), Evidence.ADOPTED))
+
+    driver.end(Verb.APPLY, 194)
+
+    assert driver.job.record.result.code is Code.HANDLER_ATTEMPTS
 
 
 def test_a_stopping_agent_takes_nothing_and_starts_no_verb() -> None:

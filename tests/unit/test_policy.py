@@ -76,7 +76,7 @@ def test_a_fleet_that_boots_together_does_not_connect_together(roll: float) -> N
 @given(st.integers(1, 10080))
 @FEW
 def test_the_step_timer_is_renewed_while_half_of_it_is_left(minutes: int) -> None:
-    assert policy.Settings("a", step_timeout_minutes=minutes).renew_after == minutes * 30
+    assert policy.renew_after(minutes) == minutes * 30
 
 
 @pytest.mark.parametrize(

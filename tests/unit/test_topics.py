@@ -135,13 +135,42 @@ def test_a_token_on_the_wrong_topic_answers_nothing(topics: Topics, suffix: str)
 
 
 @pytest.mark.parametrize("body", [{}, {"clientToken": None}, {"clientToken": 5}, {"clientToken": ["g"]}])
-def test_a_reply_without_a_token_is_that_of_the_only_request_it_can_be(topics: Topics, body: dict[str, Any]) -> None:
+@pytest.mark.parametrize("code", [Refusal.INVALID_JSON, Refusal.INVALID_REQUEST, Refusal.INVALID_TOPIC])
+def test_a_refusal_of_a_message_without_a_token_is_about_the_only_request_it_can_be(
+    topics: Topics, body: dict[str, Any], code: Refusal
+) -> None:
     topics.outgoing(GetPending("p"))
     topics.outgoing(get("a"))
 
-    assert answered(topics, "a/get/rejected", code="InvalidJson", **body) == Refused(
-        "g", Refusal.INVALID_JSON, text="InvalidJson"
-    )
+    assert answered(topics, "a/get/rejected", code=code.value, **body) == Refused("g", code, text=code.value)
+
+
+@pytest.mark.parametrize("body", [{}, {"clientToken": None}, {"clientToken": 5}])
+@pytest.mark.parametrize(
+    "said",
+    [
+        ("accepted", {}),
+        (
+            "accepted",
+            {"executionState": {"status": "IN_PROGRESS", "versionNumber": 2}, "jobDocument": {"handler": "h"}},
+        ),
+        ("rejected", {}),
+        ("rejected", {"code": ["InvalidJson"]}),
+        *(
+            ("rejected", {"code": code})
+            for code in ("VersionMismatch", "ResourceNotFound", "TerminalStateReached", "X")
+        ),
+    ],
+)
+def test_a_reply_about_an_execution_without_a_token_is_nobodys_and_the_request_stays_open(
+    topics: Topics, said: tuple[str, dict[str, Any]], body: dict[str, Any]
+) -> None:
+    """It may be another client's, or a late one: it could start what somebody else claimed, or end what runs."""
+    topics.outgoing(update("a"))
+    verdict, content = said
+
+    assert answered(topics, f"a/update/{verdict}", **content, **body) is None
+    assert isinstance(answered(topics, "a/update/accepted", clientToken="u"), Updated)
 
 
 def test_a_reply_without_a_token_to_two_requests_is_dropped_and_both_stay_open(topics: Topics) -> None:

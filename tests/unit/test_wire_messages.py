@@ -396,3 +396,29 @@ def test_an_update_without_details_leaves_those_that_are_stored() -> None:
 
     assert device.service.execution(THING, JOB).details == {"slot": "b"}
     assert "statusDetails" not in (device.service.requests[-1].body or {})
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("where", ['{"params":{"x":NUMBER}}', '{"params":[[NUMBER]]}', '{"a":"}{","b":NUMBER,"c":{}}'])
+def test_a_number_that_json_cannot_hold_costs_the_document_not_the_message(number: str, where: str) -> None:
+    document = where.replace("NUMBER", number)
+    rest = '"jobId":"a","executionNumber":1,"queuedAt":1,"status":"QUEUED","versionNumber":1'
+    message = f'{{"timestamp":1,"execution":{{{rest},"jobDocument":{document}}}}}'
+
+    found = wire.decode_next(wire.parse(message.encode())).execution
+
+    assert found is not None
+    assert found.document is None
+    assert wire.document_of(document) is None
+
+
+@pytest.mark.parametrize("number", ["1e308", "-1e308", "5e-324", "1.5"])
+def test_a_number_that_json_can_hold_is_kept(number: str) -> None:
+    assert wire.document_of(f'{{"x":{number}}}') == {"x": float(number)}
+
+
+@pytest.mark.parametrize("number", ["1e999", "NaN"])
+@pytest.mark.parametrize("member", ["timestamp", "versionNumber", "executionNumber", "queuedAt"])
+def test_a_number_that_json_cannot_hold_anywhere_else_raises_wire_error(number: str, member: str) -> None:
+    with pytest.raises(WireError):
+        wire.decode_next(wire.parse(f'{{"execution":{{"jobId":"a","{member}":{number}}}}}'.encode()))

@@ -140,7 +140,7 @@ def _serve(daemon: Daemon, inbox: queue.SimpleQueue[Any], config: Config, notifi
     box = StatusBox(config.state.directory, inbox.put)
     box.start()
     try:
-        daemon.run(started=notifier.ready)
+        daemon.run(started=notifier.ready, renewed=box.renew)
     finally:
         box.stop()
 

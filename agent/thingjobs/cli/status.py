@@ -98,6 +98,8 @@ def _print(paint: Paint, found: Json) -> None:
     last = sorted(found.get("executions") or found["last"], key=lambda job: -(job["finishedAt"] or 0))
     busy = {_name(job) for job in found["jobs"]}
     queued = [_name(job) for job in last if job["status"] == "QUEUED" and _name(job) not in busy]
+    if found.get("trouble"):
+        _section(paint, "wrong", found["trouble"])
     _section(paint, "now", [_job_line(paint, job) for job in found["jobs"]], "nothing")
     if queued:
         _section(paint, "next", [", ".join(queued[:SHOWN]) + ", …" * (len(queued) > SHOWN)])

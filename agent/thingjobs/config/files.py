@@ -182,7 +182,9 @@ def _state(folder: Path) -> list[str]:
     place = next(place for place in (folder, *folder.parents) if _exists(place))
     if not place.is_dir():
         return [f"{name}: {place} is not a folder; move it away, or set {name} to another place"]
-    if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+    # A disk that is read-only for now is no mistake of the configuration.
+    forbidden = not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+    if forbidden and not os.statvfs(place).f_flag & os.ST_RDONLY:
         return [f"{name}: this account may not write in {place}; make {folder} and give it to the agent's account"]
     return []
 

@@ -1,7 +1,7 @@
 """Gates: local reasons to leave the device alone for now. Asked before a claim, before `apply` and before a reboot.
 
     inhibit      files that hold jobs back while they are locked, or until a time that they say
-    windows      maintenance windows; the clock and its time zone are in `clock`
+    windows      maintenance windows; the clock is `thingjobs.clock`
     programs     programs of the operator: exit status 0 is open, 75 is closed
     closed       why a gate is closed; what of a folder counts
 
@@ -18,7 +18,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from thingjobs.gates import clock, programs, windows
+from thingjobs import clock
+from thingjobs.gates import programs, windows
 from thingjobs.gates.closed import Closed, entries
 from thingjobs.gates.inhibit import Inhibit
 from thingjobs.machine.events import Gated

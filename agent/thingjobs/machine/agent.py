@@ -42,6 +42,7 @@ from thingjobs.machine.report import owe
 from thingjobs.machine.state import Job, LookTimer, State, Timer
 from thingjobs.machine.table import TABLE
 from thingjobs.machine.turn import Turn
+from thingjobs.machine.verbs import on_reached
 from thingjobs.model import Code, Phase, Result, Status
 from thingjobs.policy import (
     ASIDE_AFTER,
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from thingjobs.machine.effects import Effect
     from thingjobs.machine.events import Event, JobEvent
     from thingjobs.machine.state import Now
-    from thingjobs.model import Identity, Record
+    from thingjobs.model import Execution, Identity, Record
 
 
 def step(state: State, event: Event, now: Now) -> tuple[State, tuple[Effect, ...]]:  # noqa: C901 - one case an event
@@ -247,14 +248,31 @@ def _forget_gone(turn: Turn, shown: set[Identity]) -> None:
 def _replied(turn: Turn, event: Pending | Described | Updated | Refused) -> None:
     """Give a reply to whom it belongs by its token; one that nobody waits for is dropped."""
     turn.change(silent=0)
-    if turn.state.look is not None and event.token == turn.state.look.token:
+    asked = turn.state.look
+    if asked is not None and event.token == asked.token:
         look.on_reply(turn, event)
+        _looked(turn, event, of_head=asked.wanted is None)
         return
     for job in turn.state.jobs.values():
         if job.open is not None and job.open.token == event.token:
             if not isinstance(event, Pending):
                 _give(turn, job, event)
             return
+
+
+def _looked(turn: Turn, event: Pending | Described | Updated | Refused, *, of_head: bool) -> None:
+    """Any reply proves that the service is reached; another head is a doubt about what we are busy with."""
+    for job in tuple(turn.state.jobs.values()):
+        turn.change(jobs={**turn.state.jobs, job.identity: on_reached(turn, job)})
+    if of_head and isinstance(event, Described) and not turn.state.is_aside(event.execution):
+        _doubt_all_but(turn, event.execution)
+
+
+def _doubt_all_but(turn: Turn, head: Execution | None) -> None:
+    for job in tuple(turn.state.jobs.values()):
+        # An observer that overtook is not the head: only the list tells of it.
+        if not job.aside and (head is None or head.identity != job.identity):
+            _give(turn, job, Doubted())
 
 
 def _next_changed(turn: Turn, event: NextChanged) -> None:
@@ -265,10 +283,7 @@ def _next_changed(turn: Turn, event: NextChanged) -> None:
     if known or turn.state.is_aside(execution):
         return
     turn.change(timers=timers, offer=execution)
-    for job in tuple(turn.state.jobs.values()):
-        # An observer that overtook is not the head: only the list tells of it.
-        if not job.aside and (execution is None or execution.identity != job.identity):
-            _give(turn, job, Doubted())
+    _doubt_all_but(turn, execution)
 
 
 def _list_changed(turn: Turn, event: ListChanged) -> None:

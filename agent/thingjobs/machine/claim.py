@@ -8,15 +8,27 @@ from typing import TYPE_CHECKING
 from thingjobs.exits import Exit
 from thingjobs.jobs import Refusal
 from thingjobs.machine import gating
-from thingjobs.machine.effects import Clean, Forget, Judge, Save
+from thingjobs.machine.effects import Clean, Forget, GetReady, Judge, Kill, Run, Save
 from thingjobs.machine.gating import Before
-from thingjobs.machine.report import Match, adopted, ask, can_send, close, compare, owe, retry, save_later, update
+from thingjobs.machine.report import (
+    TELLING,
+    Match,
+    adopted,
+    ask,
+    can_send,
+    close,
+    compare,
+    owe,
+    retry,
+    save_later,
+    update,
+)
 from thingjobs.machine.resume import on_rechecked
 from thingjobs.machine.state import NO_PLAN, Deferral, Job, Kind, LookTimer, Stopping, Timer
-from thingjobs.machine.verbs import begin, failure, on_not_spawned, start
+from thingjobs.machine.verbs import begin, failure, first_verb, on_not_spawned, start
 from thingjobs.machine.watch import on_doubted, on_link_up
 from thingjobs.model import Code, Execution, Phase, Plan, Record, Result, Status, Verb
-from thingjobs.policy import ASIDE_SOON, SAVE_RETRY_CAP, defer
+from thingjobs.policy import ASIDE_SOON, MAX_REMEMBERED, SAVE_RETRY_CAP, defer
 
 if TYPE_CHECKING:
     from thingjobs.jobs import Described, Refused, Updated
@@ -202,13 +214,13 @@ def on_refusal_refused(turn: Turn, job: Job, event: Refused) -> Job | None:
     match event.code:
         case Refusal.INVALID_REQUEST if not job.minimal:
             return send_refusal(turn, job.with_(minimal=True))
-        case Refusal.REQUEST_THROTTLED | Refusal.INTERNAL_ERROR | Refusal.UNKNOWN:
-            return retry(turn, job)
         case Refusal.INVALID_REQUEST:
-            turn.note(f"the service will not take the refusal: {event.message}", job.identity, warning=True)
-            return job.with_(phase=Phase.DONE, finished_at=turn.now.wall)
-        case _:
+            _look_past(turn, job, f"the service will not take the refusal: {event.message}")
             return None
+        case code if code in TELLING:
+            return None
+        case _:
+            return retry(turn, job)
 
 
 # --- CLAIMING -----------------------------------------------------------------------------------------------------
@@ -226,6 +238,9 @@ def _save_claim(turn: Turn, job: Job) -> Job:
     if turn.state.unsaved and not job.aside:
         # A restart would go on with what the journal believes unfinished, beside this one.
         return job.at(Timer.SAVE, turn.now.clock + SAVE_RETRY_CAP)
+    if job.record.result is None:
+        # It starts while the claim is on its way, which saves an interpreter's start much of its time.
+        turn.do(GetReady(Run(job.record, first_verb(job.record.plan), 1)))
     turn.do(Save(job.record))
     return send_claim(turn, job)
 
@@ -260,19 +275,31 @@ def on_judged_again(turn: Turn, job: Job, event: Judged) -> Job:
 
 def on_claim_refused(turn: Turn, job: Job, event: Refused) -> Job | None:
     """The claim was refused: ours already, somebody else's, gone, or later."""
+    asked = job.open is not None and job.open.kind is Kind.ASK
     job = adopted(job, event)
-    if event.state is not None:
+    if event.state is not None and event.code in TELLING:
         return _on_stored_claim(turn, job, event)
     match event.code:
-        case Refusal.INVALID_REQUEST if not job.minimal:
-            return send_claim(turn, job.with_(minimal=True))
-        case Refusal.REQUEST_THROTTLED | Refusal.INTERNAL_ERROR | Refusal.UNKNOWN:
+        case Refusal.INVALID_REQUEST | Refusal.VERSION_MISMATCH if asked:
             return retry(turn, job)
-        case Refusal.TERMINAL_STATE_REACHED | Refusal.INVALID_STATE_TRANSITION | Refusal.RESOURCE_NOT_FOUND:
+        case Refusal.INVALID_REQUEST if not job.minimal:
+            return send_claim(turn, job.with_(minimal=True, unmarked=True))
+        case Refusal.INVALID_REQUEST:
+            turn.do(Forget(job.identity))
+            _look_past(turn, job, f"the service will not take the claim: {event.message}")
+            return None
+        case Refusal.VERSION_MISMATCH:  # Ours already, or another version: over HTTPS the service does not tell.
+            return ask(turn, job, with_document=True)
+        case code if code in TELLING:
             return over(turn, job, f"{event.text} {event.message}")
         case _:
-            drop(turn, job, f"{event.text} {event.message}")
-            return None
+            return retry(turn, job)
+
+
+def _look_past(turn: Turn, job: Job, why: str) -> None:
+    """Leave an execution alone that the service keeps, and takes nothing about: what waits behind it must not wait."""
+    turn.note(why, job.identity, warning=True)
+    turn.change(foreign=turn.state.foreign | {job.identity})
 
 
 def _on_stored_claim(turn: Turn, job: Job, event: Refused) -> Job | None:
@@ -296,7 +323,7 @@ def on_claim_described(turn: Turn, job: Job, event: Described) -> Job | None:
     job = job.with_(version=found.version)
     if found.status is Status.QUEUED:
         return send_claim(turn, job)
-    if found.details.get("claim") != job.record.claim and not job.minimal:
+    if found.details.get("claim") != job.record.claim and not job.unmarked:
         drop(turn, job, "another agent was faster")
         return None
     return _claimed(turn, job, found.document)
@@ -305,21 +332,24 @@ def on_claim_described(turn: Turn, job: Job, event: Described) -> Job | None:
 def drop(turn: Turn, job: Job, why: str) -> None:
     """Forget an execution that is not ours; dropping it makes the core look again."""
     turn.note(f"not claimed: {why}", job.identity)
-    turn.do(Forget(job.identity))
+    turn.do(Forget(job.identity), Clean(job.identity))
 
 
 def over(turn: Turn, job: Job, why: str) -> Job | None:
-    """The execution is over. One that came out of the journal may have been ours: that is kept, not forgotten."""
-    if job.execution is not None:
+    """The execution is over. One that was claimed before, without an answer, may have been ours: that is kept."""
+    if job.execution is not None and not job.tries:
         drop(turn, job, why)
+        # A late notification may offer it once more.
+        turn.change(remembered=(*turn.state.remembered, job.identity)[-MAX_REMEMBERED:])
         return None
-    return close(turn, job, late=f"it was over when the agent came back: {why}")
+    return close(turn, job, late=f"it was over before the answer to its claim came, and nothing was changed: {why}")
 
 
 def on_claim_unanswered(turn: Turn, job: Job, event: Unanswered) -> Job:  # noqa: ARG001
     """The claim may have been applied or not: send it again; the version check tells."""
+    turn.do(Kill(job.identity))  # What was made ready need not wait for that, which may take long.
     job = job.with_(open=None).without(Timer.REPLY)
-    return retry(turn, job) if turn.connected else job
+    return retry(turn, job) if turn.connected else job.with_(tries=job.tries + 1)
 
 
 def on_claim_due(turn: Turn, job: Job, event: Due) -> Job:
@@ -332,9 +362,9 @@ def on_claim_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
     if job.aside:  # An observer changes nothing: it needs no journal.
         turn.do(*event.withheld)
         return job
-    turn.note(f"waits: the journal cannot be written: {event.reason}", job.identity, warning=True)
+    turn.do(Kill(job.identity))
     job = job.with_(open=None, note=event.reason).without(Timer.REPLY, Timer.RENEW)
-    return save_later(turn, job)
+    return save_later(turn, job, event.reason)
 
 
 def on_claim_resumed(turn: Turn, job: Job, event: Resumed) -> Job:  # noqa: ARG001
@@ -355,7 +385,7 @@ def unknown_of_ours(turn: Turn, execution: Execution) -> Job:
     record = Record(
         identity=execution.identity,
         phase=Phase.CLAIMING,
-        claim=execution.details.get("claim", ""),
+        claim=execution.details.get("claim") or turn.mint(),
         version=execution.version,
         plan=NO_PLAN,
         document=execution.document or {},

@@ -148,6 +148,7 @@ def on_reply(turn: Turn, event: Reply) -> None:
             if look.wanted is None:
                 _displace(turn, execution)
             turn.change(offer=execution)
+            _pass_finished(turn, execution)
         case _:
             turn.change(offer=None)
 
@@ -163,6 +164,14 @@ def _refused(turn: Turn, look: Look, event: Refused) -> None:
     else:
         turn.note(f"the service refused to tell what is pending: {event.text} {event.message}", warning=True)
         _again(turn, look)
+
+
+def _pass_finished(turn: Turn, head: Execution | None) -> None:
+    """The service still holds what is finished here, because it did not take the result: look at what is behind it."""
+    over = head is None or head.status.terminal or head.identity not in turn.state.remembered
+    if not over and not turn.state.busy:
+        turn.change(offer=None)
+        ask(turn, Look(past=True))
 
 
 def _displace(turn: Turn, head: Execution | None) -> None:
@@ -203,11 +212,12 @@ def take_offer(turn: Turn) -> None:
     if execution is None or state.busy or state.stopping is not Stopping.NO or not turn.connected:
         return
     turn.change(offer=None)
+    left_alone = execution.identity in state.foreign
     if execution.identity in state.remembered or execution.status.terminal:
         return
     if execution.identity in state.jobs:  # An observer of ours is the head; what waits is behind it.
         ask(turn, Look(past=True))
-    elif execution.status is Status.QUEUED and turn.settings.ours(execution.identity.job_id):
+    elif execution.status is Status.QUEUED and turn.settings.ours(execution.identity.job_id) and not left_alone:
         _start(turn, execution)
     elif _lost_of_ours(turn, execution):
         job = unknown_of_ours(turn, execution)

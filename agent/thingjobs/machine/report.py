@@ -7,21 +7,24 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from thingjobs.jobs import Describe, Refusal, Refused, Update, Updated
+from thingjobs.jobs import State as Stored
 from thingjobs.machine.effects import Clean, Save
 from thingjobs.machine.state import Kind, Timer
 from thingjobs.model import Phase, Result, Status
 from thingjobs.policy import (
     FIRST_PROGRESS_AFTER,
     REBOOT_STEP_TIMEOUT_MINUTES,
+    RENEW_AGAIN,
     SAVE_RETRY_CAP,
     TIMER_SLACK,
     backoff,
+    renew_after,
 )
 
 if TYPE_CHECKING:
-    from thingjobs.jobs import State as Stored
+    from thingjobs.jobs import Described
     from thingjobs.machine.events import Due, LinkUp, NotSaved, Resumed, Unanswered
-    from thingjobs.machine.state import Job
+    from thingjobs.machine.state import Job, Open
     from thingjobs.machine.turn import Turn
 
 
@@ -31,7 +34,10 @@ if TYPE_CHECKING:
 def update(
     turn: Turn, job: Job, kind: Kind, status: Status, ours: dict[str, str], *, with_document: bool = False
 ) -> Job:
-    """Send UpdateJobExecution for `job` with the complete set of details and the step timer renewed."""
+    """Send UpdateJobExecution for `job` with the complete set of details and the step timer renewed.
+
+    UpdateJobExecution: the step timer starts anew with each update that is taken and names stepTimeoutInMinutes.
+    """
     record = job.record
     details = turn.details(job, ours)
     minutes = None if status.terminal else step_timeout(turn, job)
@@ -45,8 +51,12 @@ def update(
         step_timeout_minutes=minutes,
         with_document=with_document,
     )
-    job = turn.send(job, kind, request, details)
-    return renewed(turn, job, minutes) if minutes else job
+    job = turn.send(job, kind, request, details, minutes)
+    if kind is not Kind.PROGRESS:
+        return job
+    # Until it is taken, the timer that runs is the old one.
+    again = turn.now.clock + RENEW_AGAIN
+    return job.at(Timer.RENEW, max(job.timers.get(Timer.RENEW, again), again))
 
 
 def step_timeout(turn: Turn, job: Job) -> int:
@@ -55,10 +65,12 @@ def step_timeout(turn: Turn, job: Job) -> int:
     return max(minutes, REBOOT_STEP_TIMEOUT_MINUTES) if job.phase is Phase.REBOOTING else minutes
 
 
-def renewed(turn: Turn, job: Job, minutes: int) -> Job:
-    """Remember that the step timer starts again now."""
-    clock = turn.now.clock
-    return job.with_(step_until=clock + minutes * 60).at(Timer.RENEW, clock + turn.settings.renew_after)
+def _renewed(job: Job, update: Open | None) -> Job:
+    """Remember that the step timer started anew with an update that was taken; half its time later it is renewed."""
+    if update is None or update.minutes is None:
+        return job
+    job = job.with_(step_until=update.sent + update.minutes * 60)
+    return job.at(Timer.RENEW, update.sent + renew_after(update.minutes))
 
 
 def progress_text(job: Job) -> dict[str, str]:
@@ -107,6 +119,7 @@ def owe(turn: Turn, job: Job, result: Result) -> Job:
         again=None,
         running=None,
         tries=0,
+        minimal=job.unmarked,
     ).without(*(timer for timer in job.timers if timer is not Timer.REPLY))
     turn.do(Save(job.record))
     return send_result(turn, job)
@@ -146,6 +159,17 @@ def _ended_first(job: Job, result: Result) -> str:
 # --- replies ------------------------------------------------------------------------------------------------------
 
 
+#: The refusals that are about what is stored; what comes with another one only tells the version.
+TELLING = frozenset(
+    {
+        Refusal.VERSION_MISMATCH,
+        Refusal.INVALID_STATE_TRANSITION,
+        Refusal.TERMINAL_STATE_REACHED,
+        Refusal.RESOURCE_NOT_FOUND,
+    }
+)
+
+
 class Match(Enum):
     """What the stored state says of a request that was refused or got no reply."""
 
@@ -162,7 +186,7 @@ class Match(Enum):
 def compare(job: Job, stored: Stored, sent: Status) -> Match:
     """Compare what is stored with what was sent: the status and our claim."""
     claim = stored.details.get("claim")
-    ours = claim == job.record.claim or (claim is None and job.minimal)
+    ours = claim == job.record.claim or (claim is None and job.unmarked)
     if stored.status is sent and sent.terminal and ours:
         return Match.SENT
     if stored.status.terminal:
@@ -173,6 +197,8 @@ def compare(job: Job, stored: Stored, sent: Status) -> Match:
 def adopted(job: Job, event: Updated | Refused) -> Job:
     """Return the job with its request closed and the version that the reply told."""
     closed = job.with_(open=None).without(Timer.REPLY)
+    if isinstance(event, Updated):
+        closed = _renewed(closed, job.open)
     if event.state is not None:
         return closed.with_(version=event.state.version)
     return closed.with_(version=job.record.version + 1) if isinstance(event, Updated) else closed
@@ -184,9 +210,11 @@ def retry(turn: Turn, job: Job) -> Job:
     return job.with_(tries=tries).at(Timer.RETRY, turn.now.clock + backoff(tries, turn.roll()))
 
 
-def save_later(turn: Turn, job: Job) -> Job:
-    """Try the journal again after a while: 2, 4, 8 … seconds."""
+def save_later(turn: Turn, job: Job, reason: str) -> Job:
+    """Try the journal again after a while: 2, 4, 8 … seconds; say once why."""
     tries = job.save_tries + 1
+    if tries == 1:
+        turn.note(f"not written down yet: {reason}", job.identity, warning=True)
     return job.with_(save_tries=tries).at(Timer.SAVE, turn.now.clock + backoff(tries, 1.0, cap=SAVE_RETRY_CAP))
 
 
@@ -207,13 +235,16 @@ def on_updated(turn: Turn, job: Job, event: Updated) -> Job:
 
 
 def on_refused(turn: Turn, job: Job, event: Refused) -> Job:
-    """The service refused an update while a result is owed."""
+    """The service refused an update, or a question, while a result is owed."""
     result = job.record.result
     assert result is not None
-    job = adopted(job, event)
-    if event.state is not None:
+    kind = job.open.kind if job.open is not None else Kind.REPORT
+    asked, job = kind is Kind.ASK, adopted(job, event)
+    if event.state is not None and event.code in TELLING:
         return _on_stored(turn, job, event.state, result)
     match event.code:
+        case Refusal.INVALID_REQUEST if kind is Kind.PROGRESS:
+            return send_result(turn, job)  # What was wrong with that says nothing of the result.
         case Refusal.INVALID_STATE_TRANSITION | Refusal.TERMINAL_STATE_REACHED | Refusal.RESOURCE_NOT_FOUND:
             if job.record.unanswered and event.code is not Refusal.RESOURCE_NOT_FOUND:
                 late = (
@@ -221,10 +252,14 @@ def on_refused(turn: Turn, job: Job, event: Refused) -> Job:
                 )
                 return close(turn, job, late=late)
             return close(turn, job, late=_ended_first(job, result))
-        case Refusal.INVALID_REQUEST if not job.minimal:
+        case Refusal.INVALID_REQUEST if not asked and not job.minimal:
             turn.note(f"the service refused our status details: {event.message}", job.identity, warning=True)
             return send_result(turn, job.with_(minimal=True))
-        case Refusal.INVALID_REQUEST:
+        case Refusal.VERSION_MISMATCH if not asked:
+            # Over HTTPS the service does not tell the version that it wants.
+            waits = retry(turn, job)
+            return waits.without(Timer.RETRY).at(Timer.LEARN, waits.timers[Timer.RETRY])
+        case Refusal.INVALID_REQUEST if not asked:
             return close(turn, job, late=f"the service refused the result {result.status} as invalid: {event.message}")
         case _:
             return retry(turn, job)
@@ -248,9 +283,17 @@ def _on_stored(turn: Turn, job: Job, stored: Stored, result: Result) -> Job:
             )
 
 
-def on_described(turn: Turn, job: Job, event: object) -> Job:  # noqa: ARG001 - the reply only frees the way
-    """A question that was open when the result was saved is answered."""
-    return send_result(turn, job.with_(open=None).without(Timer.REPLY))
+def on_described(turn: Turn, job: Job, event: Described) -> Job:
+    """A question is answered: what is stored decides whether the result is still to be sent."""
+    job = job.with_(open=None).without(Timer.REPLY)
+    found, result = event.execution, job.record.result
+    assert result is not None
+    if found is None or found.identity != job.identity:
+        return close(turn, job, late=_ended_first(job, result))
+    job, stored = job.with_(version=found.version), Stored(found.status, found.version, found.details)
+    if compare(job, stored, result.status) is Match.OURS:
+        return send_result(turn, job)
+    return _on_stored(turn, job, stored, result)
 
 
 def on_unanswered(turn: Turn, job: Job, event: Unanswered) -> Job:  # noqa: ARG001
@@ -268,7 +311,7 @@ def on_due(turn: Turn, job: Job, event: Due) -> Job:
     if event.timer is Timer.SAVE:
         turn.do(Save(job.record))
         return job
-    return send_result(turn, job)
+    return ask(turn, job, with_document=False) if event.timer is Timer.LEARN else send_result(turn, job)
 
 
 def on_link_up(turn: Turn, job: Job, event: LinkUp) -> Job:  # noqa: ARG001
@@ -283,6 +326,5 @@ def on_resumed(turn: Turn, job: Job, event: Resumed) -> Job:  # noqa: ARG001
 
 def on_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
     """The result cannot be written down: it is reported all the same, and the journal is tried again."""
-    turn.note(f"the journal cannot be written: {event.reason}", job.identity, warning=True)
     turn.do(*event.withheld)
-    return save_later(turn, job)
+    return save_later(turn, job, event.reason)

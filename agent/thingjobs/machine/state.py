@@ -104,11 +104,18 @@ class Stopping(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A request that has no reply yet."""
+    """A request that has no reply yet.
+
+    Attributes:
+        sent: when, in seconds of Now.clock.
+        minutes: the step timer that it asks for, None if it leaves that alone.
+    """
 
     token: str
     kind: Kind
     details: Mapping[str, str] = field(default_factory=dict)
+    sent: float = 0.0
+    minutes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +137,12 @@ class Job:
         execution: as offered; None for one that came out of the journal.
         open: the request that has no reply yet; there is never more than one.
         tries: how often the present request failed.
-        minimal: the service refused our details, so updates go without any.
+        minimal: the service refused our details, so updates go without any; a result tries it with them once more.
+        unmarked: that was so when it was claimed: what is stored does not carry our mark.
         running: the verb that has a process now.
         stop_why: why the running verb was told to stop.
         gap: the distance to the next progress report, seconds.
-        step_until: when the service's step timer fires, as far as we know.
+        step_until: when the service's step timer fires; infinite until it took an update of this agent.
         deadline: when the service's in-progress timer fires; None until it is learned.
         proof_after: a connection opened later than this proves that the service is still reached.
         timers: when each timer is due, in seconds of Now.clock.
@@ -153,6 +161,7 @@ class Job:
     open: Open | None = None
     tries: int = 0
     minimal: bool = False
+    unmarked: bool = False
     running: Verb | None = None
     stop_why: str = ""
     heard: Heard = Heard()

@@ -1,8 +1,8 @@
 """The one transition table: what happens to an execution in each phase, for each kind of event.
 
-Everything about transitions stands here; what the rows do stands in `claim`, `verbs`, `resume`, `watch` and `report`.
-A pair that has no row is a defect: the tests fail on it, and at run time that execution is quarantined while the agent
-goes on. `to` names every phase in which a row may leave the execution; the tests hold the rows to it, and the
+Everything about transitions stands here; what the rows do stands in `claim`, `verbs`, `timers`, `resume`, `watch` and
+`report`. A pair that has no row is a defect: the tests fail on it, and at run time that execution is quarantined while
+the agent goes on. `to` names every phase in which a row may leave the execution; the tests hold the rows to it, and the
 diagram in agent/README.md is drawn from it.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from thingjobs.jobs import Described, Refused, Updated
-from thingjobs.machine import claim, report, resume, verbs, watch
+from thingjobs.machine import claim, report, resume, timers, verbs, watch
 from thingjobs.machine.events import (
     Doubted,
     Due,
@@ -89,11 +89,11 @@ def _running(*following: Phase, resumed: tuple[Phase, ...] = (), ended: tuple[Ph
         Refused: _row(watch.on_refused, *ended),
         Unanswered: _row(watch.on_unanswered),
         Doubted: _row(watch.on_doubted),
-        Due: _row(verbs.on_due, *_FAIL),
+        Due: _row(timers.on_due, *_FAIL),
         LinkUp: _row(watch.on_link_up),
         Resumed: _row(resume.on_resumed, *resumed, *_FAIL),
-        NotSaved: _row(verbs.on_not_saved),
-        Stop: _row(verbs.on_stop),
+        NotSaved: _row(timers.on_not_saved),
+        Stop: _row(timers.on_stop),
     }
 
 
@@ -149,18 +149,21 @@ TABLE: Mapping[Phase, Mapping[type, Row]] = {
         Stop: IGNORE,
     },
     P.PREPARING: _running(P.APPLYING, ended=(P.CANCELLING, P.DONE)),
-    P.APPLYING: _running(P.VERIFYING, P.COMMITTING, resumed=(P.CHECKING,)),
+    P.APPLYING: {
+        **_running(resumed=(P.CHECKING,)),
+        Finished: _row(resume.on_applied, P.CHECKING, P.VERIFYING, P.COMMITTING, P.REBOOTING, *_FAIL),
+    },
     P.VERIFYING: _running(P.COMMITTING),
     P.COMMITTING: _running(resumed=(P.VERIFYING,)),
     P.ROLLING_BACK: _running(ended=()),
     P.REBOOTING: {
         Updated: _row(watch.on_reboot_told),
-        Described: _row(watch.on_described, *_ENDED),
+        Described: _row(watch.on_reboot_described, *_ENDED),
         Refused: _row(watch.on_reboot_refused, *_ENDED),
         Unanswered: _row(watch.on_reboot_told),
         Due: _row(watch.on_reboot_due, *_FAIL),
         Doubted: _row(watch.on_doubted),
-        LinkUp: IGNORE,
+        LinkUp: _row(watch.on_link_up),
         Gated: _row(watch.on_reboot_gated, *_FAIL),
         Judged: _row(verbs.on_judged_anew),
         Resumed: _row(watch.on_rebooted, P.PREPARING, P.APPLYING, P.VERIFYING, P.COMMITTING, *_FAIL),
@@ -169,6 +172,7 @@ TABLE: Mapping[Phase, Mapping[type, Row]] = {
     },
     P.CANCELLING: {
         Gated: IGNORE,
+        NotSpawned: _row(verbs.on_not_spawned, P.DONE),
         Finished: _row(verbs.on_finished, P.DONE),
         Progressed: IGNORE,
         Updated: IGNORE,
@@ -178,6 +182,7 @@ TABLE: Mapping[Phase, Mapping[type, Row]] = {
         Due: IGNORE,
         Doubted: IGNORE,
         LinkUp: IGNORE,
+        Resumed: _row(watch.on_cancelling_resumed, P.DONE),
         NotSaved: IGNORE,
         Stop: IGNORE,
     },
@@ -185,12 +190,13 @@ TABLE: Mapping[Phase, Mapping[type, Row]] = {
         Gated: IGNORE,
         Updated: _row(report.on_updated, P.DONE),
         Refused: _row(report.on_refused, P.DONE),
-        Described: _row(report.on_described),
+        Described: _row(report.on_described, P.DONE),
         Unanswered: _row(report.on_unanswered),
         Due: _row(report.on_due),
         LinkUp: _row(report.on_link_up),
         Doubted: IGNORE,
         Progressed: IGNORE,
+        Finished: IGNORE,  # Of a verb of an earlier boot that was not believed.
         Resumed: _row(report.on_resumed),
         NotSaved: _row(report.on_not_saved),
         Stop: IGNORE,

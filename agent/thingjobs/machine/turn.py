@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from thingjobs.machine.effects import Effect, Note, Send
 from thingjobs.machine.state import Job, Kind, Now, Open, State, Timer
-from thingjobs.model import NOTHING
+from thingjobs.model import NOTHING, Deadline
 from thingjobs.policy import REPLY_TIMEOUT, Settings
 from thingjobs.wire import legal_details
 
@@ -64,10 +64,25 @@ class Turn:
         """Return a number in [0, 1) that other devices do not share."""
         return zlib.crc32(self.mint().encode()) / 2**32
 
-    def send(self, job: Job, kind: Kind, request: Request, details: Mapping[str, str] = NOTHING) -> Job:
+    def until(self, seconds: float) -> Deadline:
+        """Return the moment `seconds` from now, for the record."""
+        return Deadline(self.now.clock + seconds, self.now.boot)
+
+    def saved(self, until: Deadline | None) -> float | None:
+        """Return a deadline of the record as Now.clock; None when there is none, or it is of another boot."""
+        return until.at if until is not None and until.boot == self.now.boot else None
+
+    def send(
+        self,
+        job: Job,
+        kind: Kind,
+        request: Request,
+        details: Mapping[str, str] = NOTHING,
+        minutes: int | None = None,
+    ) -> Job:
         """Send `request` for `job`; there is never more than one open request of a job."""
         self.do(Send(request, job.identity))
-        opened = job.with_(open=Open(request.token, kind, details)).without(Timer.RETRY)
+        opened = job.with_(open=Open(request.token, kind, details, self.now.clock, minutes)).without(Timer.RETRY)
         return opened.at(Timer.REPLY, self.now.clock + REPLY_TIMEOUT)
 
     def details(self, job: Job, ours: Mapping[str, str]) -> dict[str, str]:

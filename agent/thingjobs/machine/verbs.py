@@ -9,7 +9,7 @@ from thingjobs.exits import Exit
 from thingjobs.machine import gating
 from thingjobs.machine.effects import Go, Kill, Reconnect, Refresh, Run, Save
 from thingjobs.machine.gating import Before
-from thingjobs.machine.report import ask, can_send, close, owe, save_later, send_progress, update
+from thingjobs.machine.report import can_send, close, owe, send_progress, update
 from thingjobs.machine.state import PHASE_OF, Job, Kind, Stopping, Timer
 from thingjobs.model import NOTHING, Code, Phase, Plan, Result, Status, Verb
 from thingjobs.policy import (
@@ -17,21 +17,19 @@ from thingjobs.policy import (
     LEARN_AFTER,
     MAX_REBOOTS,
     MAX_RUNS_PER_VERB,
+    RENEW_AGAIN,
     defer,
 )
 
 if TYPE_CHECKING:
     from thingjobs.machine.events import (
-        Due,
         Ending,
         Finished,
         Gated,
         Judged,
-        NotSaved,
         NotSpawned,
         Progressed,
         Spawned,
-        Stop,
     )
     from thingjobs.machine.turn import Turn
 
@@ -50,12 +48,24 @@ def start(turn: Turn, job: Job) -> Job:
         return owe(turn, job, job.record.result)
     clock = turn.now.clock
     job = job.at(Timer.LEARN, clock + LEARN_AFTER).at(Timer.PROGRESS, clock + FIRST_PROGRESS_AFTER)
-    return begin(turn, job, Verb.PREPARE if Verb.PREPARE in job.record.plan.verbs else Verb.APPLY)
+    if Timer.RENEW not in job.timers:  # The reply to the claim was lost: when its step timer began is not known.
+        job = job.at(Timer.RENEW, clock + RENEW_AGAIN)
+    return begin(turn, job, first_verb(job.record.plan))
+
+
+def first_verb(plan: Plan) -> Verb:
+    """Return what runs first after the claim."""
+    return Verb.PREPARE if Verb.PREPARE in plan.verbs else Verb.APPLY
 
 
 def begin(turn: Turn, job: Job, verb: Verb, *, rebooted: bool = False) -> Job:
-    """Enter the phase of `verb` and run it; `apply` waits for the gates, `commit` for proof of reach."""
-    job = job.with_(phase=PHASE_OF[verb], verb=None, process=None, stop_why="", again=verb)
+    """Enter the phase of `verb` and run it; `apply` waits for the gates, `commit` for proof of reach.
+
+    Nothing begins of what the service ended before `apply` did.
+    """
+    if job.record.ended and verb in (Verb.PREPARE, Verb.APPLY) and not job.record.applied:
+        return undo(turn, job)
+    job = job.with_(phase=PHASE_OF[verb], verb=None, process=None, stop_why="", again=verb, until=None)
     if verb is not Verb.APPLY or job.gate != Before.APPLY:  # Else it still stands before the same gate.
         job = job.with_(gate="", gate_tries=0, note="", rebooted=rebooted)
     job = job.without(Timer.VERB, Timer.STALL, Timer.AGAIN, Timer.REACH, Timer.REBOOT)
@@ -75,7 +85,7 @@ def on_gated(turn: Turn, job: Job, event: Gated) -> Job:
     waited = job.gate_tries
     job, at = gating.wait(turn, job, event)
     if not waited:
-        turn.do(Save(job.record))
+        turn.do(Kill(job.identity), Save(job.record))  # What was made ready does not wait as long as a gate may.
     return job.at(Timer.AGAIN, at)
 
 
@@ -98,7 +108,7 @@ def _prove_reach(turn: Turn, job: Job) -> Job:
     opened = turn.state.connected_at
     if opened is not None and opened > (job.proof_after or 0.0):
         return job.at(Timer.LEARN, clock)
-    if turn.connected:
+    if turn.connected:  # Of what the service ended nothing is asked, but each new connection asks for the head.
         turn.do(Reconnect())
     return job
 
@@ -120,12 +130,13 @@ def on_spawned(turn: Turn, job: Job, event: Spawned) -> Job:
     record = job.record
     attempts = {**record.attempts, event.verb: record.attempts.get(event.verb, 0) + 1}
     applied = record.applied or event.verb is Verb.APPLY
-    job = job.with_(verb=event.verb, process=event.process, attempts=attempts, applied=applied, again=None)
+    limits = record.plan.limits
+    until = turn.until(limits.of(event.verb))
+    job = job.with_(verb=event.verb, process=event.process, attempts=attempts, applied=applied, again=None, until=until)
     if job.record.claim:
         turn.do(Save(job.record))
     turn.do(Go(job.identity))
-    limits = record.plan.limits
-    job = job.with_(running=event.verb, save_tries=0).at(Timer.VERB, turn.now.clock + limits.of(event.verb))
+    job = job.with_(running=event.verb).at(Timer.VERB, until.at)
     return job.at(Timer.STALL, turn.now.clock + limits.stall) if limits.stall else job
 
 
@@ -176,7 +187,7 @@ def on_finished(turn: Turn, job: Job, event: Finished) -> Job:
         return job
     if job.phase is Phase.CANCELLING:
         return close(turn, job, late="the service ended this execution; nothing was changed")
-    if job.record.cancelled and event.verb in (Verb.APPLY, Verb.VERIFY):
+    if job.record.cancelled and event.verb in (Verb.APPLY, Verb.VERIFY) and not too_late(job):
         return undo(turn, job)
     return _after(turn, job, event.verb, event.ending)
 
@@ -187,6 +198,8 @@ def ended(job: Job, event: Finished) -> tuple[Job, bool]:
         return job, False
     details = {**job.record.details, **job.heard.details, **event.ending.details}
     job = job.with_(running=None, wants_fresh=False, details=details, heard=replace(job.heard, details=NOTHING))
+    if event.verb in (Verb.PREPARE, Verb.APPLY):  # These are let go only when that was written down.
+        job = job.with_(save_tries=0)
     return job.without(Timer.VERB, Timer.STALL), True
 
 
@@ -257,7 +270,9 @@ def advance(turn: Turn, job: Job, verb: Verb | None) -> Job:
     following = _next(job, verb) if verb else None
     if following is None:
         return owe(turn, job, Result(Status.SUCCEEDED))
-    return begin(turn, job.with_(deaths=0), following)
+    # One that runs again, as `commit` does after a new `verify`, still counts the deaths that it did not survive.
+    deaths = job.record.deaths if following in job.record.attempts else 0
+    return begin(turn, job.with_(deaths=deaths), following)
 
 
 def fail(turn: Turn, job: Job, code: Code, reason: str, status: Status = Status.FAILED) -> Job:
@@ -286,10 +301,15 @@ def _rolled_back(turn: Turn, job: Job, how: str) -> Job:
     return owe(turn, job, replace(result, reason=result.reason + how))
 
 
+def too_late(job: Job) -> bool:
+    """Whether a cancel comes too late to undo anything: `commit` has begun, in an earlier boot perhaps."""
+    return Verb.COMMIT in job.record.attempts
+
+
 def undo(turn: Turn, job: Job) -> Job:
     """The execution was cancelled: undo what was applied, where the handler can; nothing is sent any more."""
     if job.record.applied and Verb.ROLLBACK in job.record.plan.verbs:
-        return begin(turn, job, Verb.ROLLBACK)
+        return begin(turn, job.with_(deaths=0), Verb.ROLLBACK)
     what = "what was applied stays, the handler has no rollback" if job.record.applied else "nothing was changed"
     return close(turn, job, late=f"the service ended this execution; {what}")
 
@@ -306,7 +326,8 @@ def _again(turn: Turn, job: Job, verb: Verb, ending: Ending, why: str, wait: flo
     if runs >= MAX_RUNS_PER_VERB:
         reason = f"{verb} asked for another run after {runs} runs: {ending.reason}"
         return fail(turn, job, Code.HANDLER_ATTEMPTS, reason)
-    job = job.with_(verb=None, process=None, again=verb, note=why)
+    until = None if wait is None else turn.until(wait)
+    job = job.with_(verb=None, process=None, again=verb, note=why, until=until)
     turn.do(Save(job.record))
     if wait is None:
         return job
@@ -318,6 +339,12 @@ def reboot(turn: Turn, job: Job, again: Verb | None) -> Job:
     """The handler wants a reboot: write down what follows it, tell the service, then do it."""
     if job.record.plan.observe:
         return fail(turn, job, Code.REBOOT_FAILED, "a handler that only observes may not have the machine rebooted")
+    if again and (runs := job.record.attempts.get(again, 0)) >= MAX_RUNS_PER_VERB:
+        return fail(turn, job, Code.HANDLER_ATTEMPTS, f"{again} asked for a reboot and another run after {runs} runs")
+    if job.record.process is not None and job.record.process.boot != turn.now.boot:
+        # A power cut came before anybody heard of the wish, and fulfilled it. One boot more may be one too many: a
+        # bootloader tries new firmware so many times, and no more.
+        return begin(turn, job, again, rebooted=True) if again else advance(turn, job, None)
     if not turn.settings.may_reboot:
         reason = "the job wants a reboot, and this agent may not reboot the machine ([system] reboot is empty)"
         return fail(turn, job, Code.REBOOT_FAILED, reason)
@@ -331,101 +358,10 @@ def reboot(turn: Turn, job: Job, again: Verb | None) -> Job:
         boot=turn.now.boot,
         reboots=job.record.reboots + 1,
         reboot_asked=0,
+        until=None,
         note="waits for the reboot",
     )
     turn.do(Save(job.record))
     if can_send(turn, job):
         return update(turn, job, Kind.PROGRESS, Status.IN_PROGRESS, {"progress": "rebooting"})
     return job.at(Timer.REBOOT, turn.now.clock)
-
-
-# --- timers, the journal, the end of the agent --------------------------------------------------------------------
-
-
-def stop(turn: Turn, job: Job, why: Code) -> Job:
-    """Tell the running verb to end, and remember why."""
-    turn.do(Kill(job.identity))
-    return job.with_(stop_why=why.value).without(Timer.VERB, Timer.STALL)
-
-
-def on_due(turn: Turn, job: Job, event: Due) -> Job:  # noqa: C901 - one case a timer
-    """A timer of a claimed execution has come."""
-    match event.timer:
-        case Timer.VERB | Timer.STALL if job.running and not job.stop_why:
-            late = event.timer is Timer.VERB
-            return stop(turn, job, Code.HANDLER_TIMEOUT if late else Code.HANDLER_STALLED)
-        case Timer.DEADLINE:
-            return _on_deadline(turn, job)
-        case Timer.AGAIN if job.record.again and not job.running:
-            return begin(turn, job, job.record.again)
-        case Timer.REACH:
-            reason = "the service was not reached again after the change"
-            return fail(turn, job, Code.REACH_FAILED, reason)
-        case Timer.SAVE:
-            return _save_again(turn, job)
-        case Timer.LEARN:
-            return ask(turn, job, with_document=job.wants_fresh) if job.open is None else learn_later(turn, job)
-        case Timer.PROGRESS if job.heard.news and can_send(turn, job):
-            return send_progress(turn, job)
-        case Timer.RENEW if not job.stop_why and can_send(turn, job):
-            return send_progress(turn, job)
-        case _:
-            return job
-
-
-def learn_later(turn: Turn, job: Job) -> Job:
-    """Something is to be asked, and another request is open: only one is at a time."""
-    return job.at(Timer.LEARN, turn.now.clock + 1)
-
-
-def _on_deadline(turn: Turn, job: Job) -> Job:
-    may_stop = job.running in (Verb.PREPARE, Verb.VERIFY) or (
-        job.running is Verb.APPLY and job.record.plan.cancel_apply
-    )
-    if may_stop and not job.stop_why:
-        return stop(turn, job, Code.DEADLINE)
-    turn.note("the job's in-progress timer ran out; what was begun goes on to its end", job.identity, warning=True)
-    return job
-
-
-def on_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
-    """No journal, no new step: `prepare` and `apply` wait; what runs, and `verify`, `commit`, `rollback`, go on."""
-    turn.note(f"the journal cannot be written: {event.reason}", job.identity, warning=True)
-    if job.aside:  # An observer changes nothing: it needs no journal.
-        turn.do(*event.withheld)
-        return job
-    job = save_later(turn, job)
-    begins = any(isinstance(effect, (Run, Go)) for effect in event.withheld)
-    if begins and job.running in (Verb.PREPARE, Verb.APPLY):
-        return _not_begun(turn, job.with_(note=event.reason), job.running)
-    turn.do(*event.withheld)
-    return job
-
-
-def _not_begun(turn: Turn, job: Job, verb: Verb) -> Job:
-    """A process that waits for its Go has done nothing: end it, and make a new one when the journal is back."""
-    attempts, applied = dict(job.record.attempts), job.record.applied
-    if job.record.process is not None:
-        attempts[verb] -= 1
-        applied = applied and attempts.get(Verb.APPLY, 0) > 0
-        turn.do(Kill(job.identity))
-    job = job.with_(running=None, verb=None, process=None, attempts=attempts, applied=applied, again=verb)
-    return job.with_(wants_fresh=False).without(Timer.VERB, Timer.STALL)
-
-
-def _save_again(turn: Turn, job: Job) -> Job:
-    turn.do(Save(job.record))
-    again = job.record.again
-    waits = job.running is None and job.phase in (Phase.PREPARING, Phase.APPLYING) and Timer.AGAIN not in job.timers
-    return begin(turn, job, again) if waits and again and not _wants_restart(job) else job
-
-
-def _wants_restart(job: Job) -> bool:
-    return job.record.note == RESTART_NOTE
-
-
-def on_stop(turn: Turn, job: Job, event: Stop) -> Job:
-    """The agent ends: a running verb is left, waited for, or stopped."""
-    if event.how is Stopping.CANCEL and job.running and not job.stop_why:
-        return stop(turn, job, Code.CANCELLED)
-    return job

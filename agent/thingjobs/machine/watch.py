@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from thingjobs.jobs import Refusal, Updated
 from thingjobs.machine import gating
 from thingjobs.machine.effects import Judge, Kill, Reboot, Save
+from thingjobs.machine.events import Evidence
 from thingjobs.machine.gating import Before
 from thingjobs.machine.report import Match, adopted, ask, can_send, close, compare, save_later, send_progress, timed_out
+from thingjobs.machine.resume import verified
 from thingjobs.machine.state import Kind, Stopping, Timer
-from thingjobs.machine.verbs import advance, begin, fail, on_reached, undo
+from thingjobs.machine.timers import on_due
+from thingjobs.machine.verbs import advance, begin, fail, on_reached, too_late, undo
 from thingjobs.model import Code, Execution, Phase, Status, Verb
 from thingjobs.policy import (
     FIRST_PROGRESS_AFTER,
@@ -18,6 +22,7 @@ from thingjobs.policy import (
     LEARN_AFTER,
     MAX_REBOOT_REQUESTS,
     REBOOT_WAIT,
+    RENEW_AGAIN,
     TIMER_SLACK,
 )
 
@@ -41,17 +46,21 @@ def on_refused(turn: Turn, job: Job, event: Refused) -> Job:
     asked = job.open is not None and job.open.kind is Kind.ASK
     job = adopted(job, event)
     match event.code:
-        case Refusal.INVALID_STATE_TRANSITION | Refusal.TERMINAL_STATE_REACHED | Refusal.VERSION_MISMATCH:
+        case Refusal.INVALID_STATE_TRANSITION | Refusal.TERMINAL_STATE_REACHED:
+            return _on_conflict(turn, job, event)
+        case Refusal.VERSION_MISMATCH if not asked:
             return _on_conflict(turn, job, event)
         case Refusal.RESOURCE_NOT_FOUND:
             return ended(turn, job, Status.REMOVED)
         case Refusal.INVALID_REQUEST if not asked and not job.minimal:
             turn.note(f"the service refused our status details: {event.message}", job.identity, warning=True)
-            return job.with_(minimal=True)
+            return on_reached(turn, job.with_(minimal=True))
         case _:
             gap = min(max(job.gap * 2, FIRST_PROGRESS_AFTER), turn.settings.progress_interval)
             if job.wants_fresh:
                 job = job.at(Timer.LEARN, turn.now.clock + gap)
+            if Timer.RENEW in job.timers:  # A sign of life that was not taken keeps its distance too.
+                job = job.at(Timer.RENEW, max(job.timers[Timer.RENEW], turn.now.clock + gap))
             return on_reached(turn, job.with_(gap=gap).at(Timer.PROGRESS, turn.now.clock + gap))
 
 
@@ -62,6 +71,9 @@ def _on_conflict(turn: Turn, job: Job, event: Refused) -> Job:
         return ask(turn, job, with_document=False) if mismatch else ended(turn, job, None)
     match compare(job, stored, Status.IN_PROGRESS):
         case Match.OURS:
+            # The journal does not know the versions of progress reports: after a restart the first sign of life fails.
+            if job.step_until == math.inf and Timer.RENEW in job.timers:
+                job = job.at(Timer.RENEW, turn.now.clock + 1)
             return on_reached(turn, job)
         case Match.FOREIGN:
             turn.note("another agent holds this execution now", job.identity, warning=True)
@@ -87,20 +99,26 @@ def on_described(turn: Turn, job: Job, event: Described) -> Job:
 
 
 def _learned(turn: Turn, job: Job, seconds_left: int | None) -> Job:
-    """The estimate is of the sooner of two timers; ours is known, so an earlier one is the job's."""
+    """The estimate is of the sooner of two timers; ours is known, so an earlier one is the job's.
+
+    One that is later than ours shows only when ours was renewed, so that is when it is asked for again.
+    """
     if seconds_left is None:
         return job
+    if job.step_until == math.inf:  # Until an update of ours was taken, the sooner one may be either.
+        return job.at(Timer.LEARN, turn.now.clock + RENEW_AGAIN)
     fires = turn.now.clock + seconds_left
     if fires >= job.step_until - TIMER_SLACK:
-        return job
+        renewal = job.timers.get(Timer.RENEW)
+        return job if renewal is None else job.at(Timer.LEARN, renewal + LEARN_AFTER)
     return job.with_(deadline=fires).at(Timer.DEADLINE, fires)
 
 
 def on_unanswered(turn: Turn, job: Job, event: Unanswered) -> Job:  # noqa: ARG001, D103 - see below
-    # A progress report is never resent: a newer one follows. A question is asked again when the link is back.
-    # Unless somebody waits for its answer: the handler for its parameters, `commit` for the proof of reach.
+    # A progress report is never resent: a newer one follows. A question is asked again.
+    asked = job.open is not None and job.open.kind is Kind.ASK
     job = job.with_(open=None).without(Timer.REPLY)
-    return job.at(Timer.LEARN, turn.now.clock + LEARN_AFTER) if job.wants_fresh or _proves(job) else job
+    return job.at(Timer.LEARN, turn.now.clock + LEARN_AFTER) if asked or job.wants_fresh or _proves(job) else job
 
 
 def _proves(job: Job) -> bool:
@@ -117,7 +135,10 @@ def on_doubted(turn: Turn, job: Job, event: Doubted) -> Job:  # noqa: ARG001
 def on_link_up(turn: Turn, job: Job, event: LinkUp) -> Job:  # noqa: ARG001
     """The service is back: tell what was not told, prove what waits for proof, learn the timer."""
     if _proves(job) or job.wants_fresh:
-        return ask(turn, job, with_document=job.wants_fresh)
+        renewal = job.timers.get(Timer.RENEW, turn.now.clock + RENEW_AGAIN)
+        return ask(turn, job.at(Timer.RENEW, renewal), with_document=job.wants_fresh)
+    if job.deadline is None and Timer.LEARN not in job.timers:  # It was due while nobody could be asked.
+        job = job.at(Timer.LEARN, turn.now.clock + LEARN_AFTER)
     if job.heard.news or Timer.RENEW not in job.timers:
         return send_progress(turn, job) if can_send(turn, job) else job
     return job
@@ -152,12 +173,23 @@ def ended(turn: Turn, job: Job, status: Status | None) -> Job:
 def _stop_prepare(turn: Turn, job: Job) -> Job:
     if job.running is None:
         return close(turn, job, late=f"the service ended this execution ({job.record.ended}); nothing was changed")
+    job = job.with_(phase=Phase.CANCELLING)
+    turn.do(Kill(job.identity), Save(job.record))
+    return job
+
+
+def on_cancelling_resumed(turn: Turn, job: Job, event: Resumed) -> Job:
+    """The agent ended before `prepare` did: it is told to end once more."""
+    if event.evidence is not Evidence.ADOPTED:
+        return close(turn, job, late=f"the service ended this execution ({job.record.ended}); nothing was changed")
     turn.do(Kill(job.identity))
-    return job.with_(phase=Phase.CANCELLING)
+    return job.with_(running=job.record.verb)
 
 
 def _cancel(turn: Turn, job: Job) -> Job:
     """Before `commit` started, what was applied is undone; later it is too late, and recorded."""
+    if too_late(job):
+        return job
     match job.phase:
         case Phase.APPLYING if job.running is Verb.APPLY and job.record.plan.cancel_apply:
             turn.do(Kill(job.identity))
@@ -199,25 +231,31 @@ def _reboot(turn: Turn, job: Job) -> Job:
     if asked > MAX_REBOOT_REQUESTS:
         job = job.with_(again=None, note="")
         return fail(turn, job, Code.REBOOT_FAILED, f"the machine did not reboot when told {asked - 1} times")
-    job = job.with_(reboot_asked=asked)
+    until = turn.until(REBOOT_WAIT)
+    job = job.with_(reboot_asked=asked, until=until)
     turn.do(Save(job.record), Reboot(job.identity))
-    return job.at(Timer.REBOOT, turn.now.clock + REBOOT_WAIT)
+    return job.at(Timer.REBOOT, until.at)
 
 
 def on_reboot_told(turn: Turn, job: Job, event: Updated | Unanswered) -> Job:
     """The service knows that the device goes away, or cannot be told: reboot."""
-    job = job.with_(open=None).without(Timer.REPLY)
-    if isinstance(event, Updated):
-        job = adopted(job, event)
+    job = adopted(job, event) if isinstance(event, Updated) else on_unanswered(turn, job, event)
     return reboot_now(turn, job) if job.record.reboot_asked == 0 else job
 
 
 def on_reboot_refused(turn: Turn, job: Job, event: Refused) -> Job:
     """The service refused the last word before the reboot: it may have ended the execution."""
-    job = on_refused(turn, job, event)
-    if job.phase is Phase.REBOOTING and job.record.reboot_asked == 0 and job.open is None:
-        return reboot_now(turn, job)
-    return job
+    return _told(turn, on_refused(turn, job, event))
+
+
+def on_reboot_described(turn: Turn, job: Job, event: Described) -> Job:
+    """The service told how the execution stands, perhaps because it refused the last word before the reboot."""
+    return _told(turn, on_described(turn, job, event))
+
+
+def _told(turn: Turn, job: Job) -> Job:
+    waits = job.phase is Phase.REBOOTING and job.record.reboot_asked == 0 and job.open is None
+    return reboot_now(turn, job) if waits else job
 
 
 def on_reboot_due(turn: Turn, job: Job, event: Due) -> Job:
@@ -226,27 +264,39 @@ def on_reboot_due(turn: Turn, job: Job, event: Due) -> Job:
         turn.do(Save(job.record), *job.withheld)
         held, job = job.withheld, job.with_(withheld=())
         return job.at(Timer.REBOOT, turn.now.clock + REBOOT_WAIT) if held else job
-    if event.timer is Timer.RENEW and can_send(turn, job):
-        return send_progress(turn, job)
+    if event.timer in (Timer.RENEW, Timer.LEARN):
+        return on_due(turn, job, event)
     return reboot_now(turn, job) if event.timer is Timer.REBOOT else job
 
 
 def on_reboot_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
     """No journal, no reboot; the status is still sent."""
-    turn.note(f"the journal cannot be written: {event.reason}", job.identity, warning=True)
     held = tuple(effect for effect in event.withheld if isinstance(effect, Reboot))
     turn.do(*(effect for effect in event.withheld if not isinstance(effect, Reboot)))
-    job = save_later(turn, job.with_(withheld=held or job.withheld))
+    job = save_later(turn, job.with_(withheld=held or job.withheld), event.reason)
     return job.without(Timer.REBOOT) if held else job
 
 
 def on_rebooted(turn: Turn, job: Job, event: Resumed) -> Job:  # noqa: ARG001
     """The agent was started again: only another boot id proves a reboot."""
-    if job.record.boot == turn.now.boot:
-        return reboot_now(turn, job)
-    clock = turn.now.clock
+    record = job.record
+    rebooted = record.boot != turn.now.boot
+    undoes = record.cancelled and Verb.ROLLBACK not in record.attempts and not too_late(job)
+    if undoes and (rebooted or not record.reboot_asked):
+        return undo(turn, job.with_(note=""))
+    if not rebooted:
+        return _still_up(turn, job)
+    clock, again = turn.now.clock, record.again
     job = job.at(Timer.RENEW, clock).at(Timer.LEARN, clock + LEARN_AFTER).with_(note="")
-    again = job.record.again
-    if job.record.cancelled and Verb.ROLLBACK not in job.record.attempts:
-        return undo(turn, job)
-    return begin(turn, job, again, rebooted=True) if again else advance(turn, job, None)
+    return begin(turn, job, verified(turn, job, again), rebooted=True) if again else advance(turn, job, None)
+
+
+def _still_up(turn: Turn, job: Job) -> Job:
+    """What an agent asked for that ended may never have got through: ask again. But the last time it is waited for.
+
+    Something may start the agent over and over while the machine goes down.
+    """
+    until = turn.saved(job.record.until)
+    if job.record.reboot_asked < MAX_REBOOT_REQUESTS or until is None:
+        return reboot_now(turn, job)
+    return job.at(Timer.REBOOT, until)

@@ -10,29 +10,28 @@ import contextlib
 import errno
 import logging
 import os
-import pwd
+import signal
 import subprocess
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from thingjobs import boot
-from thingjobs.errors import StateError
+from thingjobs.errors import ScarceError, StateError
 from thingjobs.machine.events import Evidence, Finished
-from thingjobs.runner import cgroup, exits, given, joblog
-from thingjobs.runner.place import HOLD, Account, Place, account_of, homes
-from thingjobs.runner.process import Started, put_into, start
+from thingjobs.runner import cgroup, exits, given, leftovers
+from thingjobs.runner.place import HOLD, Account, Place, account_for, homes, own_home
+from thingjobs.runner.process import Started, open_exit, put_into, start
 from thingjobs.runner.settings import INHERITED, Settings
 from thingjobs.runner.sweep import Family, end_verbs
 from thingjobs.runner.watcher import Subject, Watcher, said_before
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
     from thingjobs.machine.effects import Run
     from thingjobs.machine.events import Progressed
-    from thingjobs.model import Identity, Json, Plan, Process, Record, Verb
+    from thingjobs.model import Identity, Json, Process, Record, Verb
     from thingjobs.runner.cgroup import Tree
 
 __all__ = ["INHERITED", "Runner", "Settings"]
@@ -40,6 +39,9 @@ __all__ = ["INHERITED", "Runner", "Settings"]
 log = logging.getLogger("thingjobs")
 
 MAX_LOGS = 50
+FULL = (errno.ENOSPC, errno.EDQUOT)
+#: What is short may come back; a read-only disk or a failing one may be mended.
+SCARCE = (*FULL, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 #: An emptied folder that waits for the next execution.
 SPARE = "spare"
 
@@ -67,24 +69,53 @@ class Runner:
 
     # --- one run of a verb ----------------------------------------------------------------------------------------
 
+    def get_ready(self, run: Run) -> None:
+        """Make the process that `spawn` will most likely be asked for; why it cannot be made is said there."""
+        with contextlib.suppress(StateError):
+            self.spawn(run)
+
     def spawn(self, run: Run) -> Process:
         """Make the process of a verb; it waits for `go`.
 
         Raises:
+            ScarceError: it cannot be made for now.
             StateError: it could not be made; the message says why.
         """
         record = run.record
         try:
-            account = _account(record.plan)
+            if ready := self._ready(run):
+                return ready.process
+            account = account_for(record.plan)
             place = self._prepared(run, account)
             environment = self._environment(place, run.verb, account)
             started = start(place, run, environment=environment, account=account, boot_id=self._settings.boot)
         except OSError as error:
-            raise StateError(f"{error.filename or record.plan.argv[0]}: {error.strerror or error}") from None
+            why = f"{error.filename or record.plan.argv[0]}: {error.strerror or error}"
+            if error.errno in SCARCE:
+                raise ScarceError(why, full=error.errno in FULL) from None
+            raise StateError(why) from None
         except (ValueError, subprocess.SubprocessError) as error:
             raise StateError(f"{record.plan.argv[0]}: {error}") from None
         self._started[record.identity] = (run, self._confined(started, run))
         return started.process
+
+    def _ready(self, run: Run) -> Started | None:
+        """Return the process that was made before, if it serves for `run`; its job.json may have to be another.
+
+        Raises:
+            OSError: job.json could not be written.
+        """
+        before, started = self._started.pop(run.record.identity, (run, None))
+        if started is None:
+            return None
+        plan, params = run.record.plan, before.record.plan.params
+        if replace(before, record=run.record) != run or replace(plan, params=params) != before.record.plan:
+            started.abandon()
+            return None
+        self._started[run.record.identity] = (run, started)
+        if plan.params != params:
+            self._prepare(self._place(run.record.identity), run, account_for(plan))
+        return started
 
     def _prepared(self, run: Run, account: Account | None) -> Place:
         """Return the place of a run, made ready for it.
@@ -100,7 +131,7 @@ class Runner:
         except OSError:
             if not run.record.plan.observe:
                 raise
-        for home in homes(self._settings.runtime):
+        for home in homes(self._settings.state, self._settings.runtime):
             place = Place(home / identity.key)
             with contextlib.suppress(OSError):
                 self._settled.discard(identity)
@@ -154,7 +185,17 @@ class Runner:
             return
         run, started = found
         subject = self._subject(run.record, run.verb, run.attempt, started.family, started.pipes)
-        self._watch(Watcher(replace(subject, child=started.child), self._put))
+        watcher = None
+        try:
+            watcher = Watcher(replace(subject, child=started.child, exit_fd=started.exit_fd), self._put)
+            self._watch(watcher)
+        except (OSError, RuntimeError) as error:  # The latter: no more threads.
+            started.abandon()
+            if watcher is not None:
+                watcher.discard()
+            ending = exits.ending(None, said_before(subject.exit_file), str(error))
+            self._put(Finished(identity, run.verb, run.attempt, ending))
+            return
         started.go()
 
     def _subject(
@@ -167,25 +208,29 @@ class Runner:
             child=None,
             pipes=pipes,
             exit_file=self._place(record.identity).exit_file(verb, attempt),
+            exit_fd=-1,
             family=family,
             grace=self._settings.grace,
             memory=record.plan.resources.memory,
         )
 
     def _watch(self, watcher: Watcher) -> None:
+        watcher.start()
         self._watchers[watcher.identity] = watcher
         self._settled.add(watcher.identity)
-        watcher.start()
 
     def kill(self, identity: Identity) -> None:
         """End a verb: one that has not begun at once and without a word, one that runs by SIGTERM, then SIGKILL."""
+        watcher = self._watchers.get(identity)
+        if not self._abandon(identity) and watcher is not None:
+            watcher.end()
+
+    def _abandon(self, identity: Identity) -> bool:
+        """End a process that has not begun; return whether there was one."""
         found = self._started.pop(identity, None)
         if found is not None:
             found[1].abandon()
-            return
-        watcher = self._watchers.get(identity)
-        if watcher is not None:
-            watcher.end()
+        return found is not None
 
     def refresh(self, record: Record) -> None:
         """Write job.json anew for the verb that runs: the parameters of `record`, under the next revision.
@@ -202,12 +247,18 @@ class Runner:
             job = given.job_again(old, record, thing=self._settings.thing, now=time.time(), told=self._told(record))
         job = given.anew(job, record.plan.params)
         try:
-            place.write_job(job, _account(record.plan))
+            place.write_job(job, account_for(record.plan))
         except OSError as error:
             raise StateError(f"cannot write job.json anew in {place.work}: {error.strerror or error}") from None
         self._jobs[identity] = job
 
     # --- after a restart of the agent -----------------------------------------------------------------------------
+
+    def end(self, identity: Identity) -> None:
+        """End what still runs of an execution of which no record says what that is."""
+        end_verbs(self._place_found(identity).folder)
+        if tree := self._tree():
+            tree.sweep({identity.key}, spare=False)
 
     def adopt(self, record: Record) -> Evidence:
         """Find, after the agent was started again, what became of the verb in flight.
@@ -218,20 +269,34 @@ class Runner:
         verb, process = record.verb, record.process
         if verb is None or process is None:
             return Evidence.NOT_STARTED
-        place = self._place_found(record.identity)
         attempt = record.attempts.get(verb, 1)
-        family = self._family(record, verb, attempt, process, place)
         try:
+            boot.spare_files()
+            place = self._place_found(record.identity)
+            family = self._family(record, verb, attempt, process, place)
             pidfd = self._open_process(process)
+            if pidfd is not None and exits.stored(place.exit_file(verb, attempt)).never:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # Its shim has nothing to keep for anybody.
+                os.close(pidfd)
+                pidfd = None
             if pidfd is None:
                 return self._ended(record, verb, attempt, family)
             pipes = self._open_pipes(place, pidfd)
-        except OSError as error:
+            self._adopted(self._subject(record, verb, attempt, replace(family, pidfd=pidfd), pipes))
+        except (OSError, RuntimeError) as error:  # The latter: no more threads.
             # What cannot be found out is not made up: a verb that is taken for lost may be run a second time.
             raise StateError(f"cannot look after {verb} of {record.identity}: {error}") from None
-        subject = self._subject(record, verb, attempt, replace(family, pidfd=pidfd), pipes)
-        self._watch(Watcher(subject, self._put, said_before(subject.exit_file)))
         return Evidence.ADOPTED
+
+    def _adopted(self, subject: Subject) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            subject = replace(subject, exit_fd=open_exit(subject.exit_file))
+        watcher = Watcher(subject, self._put, said_before(subject.exit_file))
+        try:
+            self._watch(watcher)
+        except RuntimeError:
+            watcher.close()
+            raise
 
     def _family(self, record: Record, verb: Verb, attempt: int, process: Process, place: Place) -> Family:
         tree = self._tree()
@@ -292,17 +357,12 @@ class Runner:
 
     def clean(self, identity: Identity) -> None:
         """Remove an execution's folder and keep its log."""
+        self._abandon(identity)
         watcher = self._watchers.pop(identity, None)
         place = self._place(identity)
         self._settled.discard(identity)
         self._jobs.pop(identity, None)
-        logs = self._settings.state / "logs"
-        try:
-            if joblog.collect(place.folder, logs / f"{identity.key}.log"):
-                for old in sorted(logs.iterdir(), key=lambda path: path.stat().st_mtime)[:-MAX_LOGS]:
-                    old.unlink()
-        except OSError:
-            pass  # A full disk loses a log, never a job.
+        leftovers.keep_log(place, self._settings.state / "logs", identity.key, MAX_LOGS)
         if self._aside.pop(identity, None) is not None or not self._may_be_used_again(place, watcher):
             place.remove()
 
@@ -319,20 +379,16 @@ class Runner:
             return False
 
     def sweep(self, keep: set[str]) -> None:
-        """Remove what earlier agents left of executions that are not among the keys `keep`: a crash came in between."""
-        for path in self._left_behind():
-            if path.name not in keep:
-                place = Place(path)
-                end_verbs(place.folder)
-                place.remove()
+        """Remove what earlier agents left of executions that are not among the keys `keep`: a crash came in between.
+
+        Raises:
+            OSError: it cannot be known what there is.
+        """
+        boot.spare_files()
+        leftovers.remove_others(self._settings.state, self._settings.runtime, keep)
         if tree := self._tree():
             tree.sweep(keep)
         Place(self._spare).remove()
-
-    def _left_behind(self) -> Iterator[Path]:
-        for jobs in (self._settings.state / "jobs", *homes(self._settings.runtime, existing=True)):
-            if jobs.is_dir():
-                yield from list(jobs.iterdir())
 
     def let_go(self) -> None:
         """Stop watching; what runs goes on, for the next agent to find."""
@@ -353,13 +409,13 @@ class Runner:
         """Return where an earlier agent had an execution."""
         place = self._place(identity)
         if not place.folder.is_dir():
-            for home in homes(self._settings.runtime, existing=True):
+            for home in homes(self._settings.state, self._settings.runtime, existing=True):
                 if (home / identity.key).is_dir():
                     place = self._aside[identity] = Place(home / identity.key)
         return place
 
     def _environment(self, place: Place, verb: Verb, account: Account | None) -> dict[str, str]:
-        home = account.home if account else _home()
+        home = account.home if account else own_home()
         more = self._settings.environment
         return given.environment(more, home=home, verb=verb, work=place.work, events=place.folder / "events")
 
@@ -379,19 +435,3 @@ class Runner:
     @staticmethod
     def _cell_name(record: Record, verb: Verb, attempt: int) -> str:
         return cgroup.name_of(record.identity.key, verb, attempt, keeps=record.plan.keeps_daemons)
-
-
-def _account(plan: Plan) -> Account | None:
-    """Return whom to become for a handler, None to stay who the agent is.
-
-    Raises:
-        StateError: there is no such account.
-    """
-    return account_of(plan.user) if plan.user else None
-
-
-def _home() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_dir
-    except KeyError:  # A container may run as a number that has no name.
-        return "/"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,10 +37,23 @@ class Stored:
 
 def stored(path: Path) -> Stored:
     """Return what stands in an exit file; it is the handler's user's to write, so no more is believed than fits."""
-    head, end = files.read_ends(path, _MOST_BYTES, 1)
+    return _understood(*files.read_ends(path, _MOST_BYTES, 1))
+
+
+def stored_in(fd: int) -> Stored:
+    """Return what stands in an exit file that is open: also when its folder was deleted or nothing can be opened."""
+    try:
+        # The size first: what the shim writes between two looks would be an end without a beginning.
+        size = os.fstat(fd).st_size
+        return _understood(os.pread(fd, _MOST_BYTES, 0), os.pread(fd, 1, max(0, size - 1)))
+    except OSError:
+        return Stored(complete=False)
+
+
+def _understood(head: bytes, end: bytes) -> Stored:
     line, newline, _ = head.partition(b"\n")
     code = int(line) if newline and line.isdigit() else None
-    return Stored(end == b"\n", head == NEVER, code)
+    return Stored(end == b"\n", line + newline == NEVER, code)
 
 
 def signal_name(code: int | None) -> str:

@@ -69,11 +69,35 @@ def replace(name: str, content: bytes, *, folder: int, owner: tuple[int, int] | 
     with contextlib.suppress(FileNotFoundError):
         os.unlink(new, dir_fd=folder)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    with os.fdopen(os.open(new, flags, 0o600, dir_fd=folder), "wb") as file:
-        file.write(content)
-        if owner is not None:
-            os.fchown(file.fileno(), *owner)
-    os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+    try:
+        with os.fdopen(os.open(new, flags, 0o600, dir_fd=folder), "wb") as file:
+            file.write(content)
+            if owner is not None:
+                os.fchown(file.fileno(), *owner)
+        os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
+        with contextlib.suppress(OSError):  # On a full disk it is room that others need.
+            os.unlink(new, dir_fd=folder)
+        raise
+
+
+def overwrite(name: str, content: bytes, *, folder: int) -> None:
+    """Write over a plain file where it stands, which takes no room on most file systems; nobody may be reading it.
+
+    Raises:
+        OSError: it could not be written, or it is no plain file, or has another name besides.
+    """
+    fd = os.open(name, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            raise FileExistsError(errno.EEXIST, "is no plain file", name)
+        view, at = memoryview(content), 0
+        while at < len(content):
+            at += os.pwrite(fd, view[at:], at)
+        os.ftruncate(fd, len(content))
+    finally:
+        os.close(fd)
 
 
 def remove(folder: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import pwd
@@ -21,7 +22,7 @@ from thingjobs.runner import files
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from thingjobs.model import Json, Verb
+    from thingjobs.model import Json, Plan, Verb
 
 STREAMS = ("stdout", "stderr", "events")
 #: What the shim reads for ever once its handler ended: it keeps the other pipes, and what is in them, until it is
@@ -60,6 +61,23 @@ def account_of(name: str) -> Account:
         raise StateError(f"cannot run as {name}: there is no such user here") from None
     groups = tuple(os.getgrouplist(name, entry.pw_gid))
     return Account(name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir)
+
+
+def account_for(plan: Plan) -> Account | None:
+    """Return whom to become for a handler, None to stay who the agent is.
+
+    Raises:
+        StateError: there is no such account.
+    """
+    return account_of(plan.user) if plan.user else None
+
+
+def own_home() -> str:
+    """Return the agent's own home."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:  # A container may run as a number that has no name.
+        return "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +127,14 @@ class Place:
             OSError: it could not be written.
         """
         self.make(account)
-        self.write_job(job, account)
+        try:
+            self.write_job(job, account)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # What was begun shall come to its end on a full disk: an earlier verb's has room enough.
+            with files.opened_folder(self.work) as work:
+                files.overwrite(JOB, _written(job), folder=work)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         os.close(os.open(exit_file, flags, 0o600))
         self._give(exit_file, account)
@@ -120,9 +145,8 @@ class Place:
         Raises:
             OSError: it could not be written.
         """
-        content = json.dumps(job, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
         with files.opened_folder(self.work) as work:
-            files.replace(JOB, content, folder=work, owner=account.owner if account else None)
+            files.replace(JOB, _written(job), folder=work, owner=account.owner if account else None)
 
     def read_job(self) -> Json:
         """Return what stands in job.json, {} if that is not to be understood; a handler may have written it."""
@@ -174,6 +198,10 @@ class Place:
         return True
 
 
+def _written(job: Json) -> bytes:
+    return json.dumps(job, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
+
+
 def _open_pipe(path: Path) -> int:
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     if stat.S_ISFIFO(os.fstat(fd).st_mode):
@@ -185,16 +213,21 @@ def _open_pipe(path: Path) -> int:
 # --- beside the disk ----------------------------------------------------------------------------------------------
 
 
-def homes(runtime: Path | None, *, existing: bool = False) -> Iterator[Path]:
+def homes(state: Path, runtime: Path | None, *, existing: bool = False) -> Iterator[Path]:
     """Return the folders that can stand in for `jobs` in the state folder, best first; only those that are safely ours.
 
+    What others could share has a name of its own for each state folder: an agent removes what is no job of its own.
+
     Args:
+        state: the state folder.
         runtime: the folder in memory that the service manager made for the agent, if any.
         existing: only those that are there already; the others are made.
     """
-    in_memory = ((runtime,) if runtime else ()) + (Path("/run/thingjobs"),)
-    own = Path(f"/tmp/thingjobs-{os.geteuid()}")  # noqa: S108 - whose it is is looked at, and /tmp is sticky
-    for path, *above in (*((folder / "jobs", folder) for folder in in_memory), (own,)):
+    mark = hashlib.sha256(os.fsencode(state)).hexdigest()[:12]
+    shared = Path("/run/thingjobs")
+    own = Path(f"/tmp/thingjobs-{os.geteuid()}-{mark}")  # noqa: S108 - whose it is is looked at, and /tmp is sticky
+    made = [(shared / f"jobs-{mark}", shared), (own,)]
+    for path, *above in ([(runtime / "jobs", runtime)] if runtime else []) + made:
         if (path.is_dir() or not existing) and all(_is_ours(one) for one in (*above, path)):
             yield path
 

@@ -5,18 +5,24 @@ agent dies before, nothing ran, and a file says so), holds the pipes open so tha
 instead of dying, and stores the exit status in that file. Then it wakes the agent by an empty line among the events,
 and stays, and with it what is in the pipes, until an agent has read that and kills it. What the shell itself has to
 say of a handler's death ("Killed") goes nowhere: the handler's own last words are the reason.
+
+Our own `thingjobs.child` is started at once and waits for its go by itself: the start of an interpreter takes longer
+than all else around a short job.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from thingjobs import boot
+from thingjobs.child import GATE, START
 from thingjobs.model import Process
+from thingjobs.runner.exits import NEVER
 from thingjobs.runner.sweep import SHIM_NAME, Family
 
 if TYPE_CHECKING:
@@ -27,22 +33,33 @@ if TYPE_CHECKING:
     from thingjobs.runner.cgroup import Cell, Tree
     from thingjobs.runner.place import Account, Place
 
-#: If the status cannot be stored (the disk is full), the shim's own says it; an agent that is there hears that.
-SHIM = """\
-read -r go || { echo never >>"$1"; exit 125; }
-exec 3<>"$JOB_EVENTS" 4>>"$1" 5>&2 2>/dev/null </dev/null || exit 125
-hold=${1%/*}/hold
+#: What the shim exits with by itself: nothing ran.
+SHIM_FAILED = 125
+
+
+def _shim(before: str, program: str) -> str:
+    """Return the shim that does `before`, runs `program` and stores how it ended.
+
+    If the status cannot be stored (the disk is full), the shim's own says it; an agent that is there hears that.
+    """
+    return f"""\
+{before}
+exec 3<>"$JOB_EVENTS" 4>>"$1" 5>&2 2>/dev/null || exit {SHIM_FAILED}
+hold=${{1%/*}}/hold
 shift
 trap : TERM INT HUP
-(exec "$@" 2>&5 3>&- 4>&- 5>&-)
+({program} 2>&5 3>&- 5>&-)
 status=$?
 trap '' TERM INT HUP
 echo "$status" >&4 || exit "$status"
 echo >&3
 read -r status <>"$hold"
 """
-#: What the shim exits with by itself: nothing ran.
-SHIM_FAILED = 125
+
+
+SHIM = _shim('read -r go || { echo never >>"$1"; exit 125; }', 'exec "$@" </dev/null 4>&-')
+#: For a program of ours, which starts at once, waits for its go by itself, and keeps its author's code out until then.
+EAGER_SHIM = _shim(":", f'{GATE}=4; export {GATE}; exec "$@"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +71,7 @@ class Started:
     gate: int
     pipes: tuple[int, int, int]
     exit_file: Path
+    exit_fd: int
     family: Family
 
     def go(self) -> None:
@@ -63,13 +81,21 @@ class Started:
         os.close(self.gate)
 
     def abandon(self) -> None:
-        """End it before it began: nothing runs, nothing is left."""
-        os.close(self.gate)
-        self.child.kill()
+        """End it before it began: nothing runs, nothing is left but a file that says so."""
+        self.family.kill()  # At once, so that nobody is left to see the gate close.
         self.child.wait()
-        self.family.sweep()
-        for fd in (self.family.pidfd, *self.pipes):
-            os.close(fd)
+        os.close(self.gate)
+        # The shim says so too, where it was quick enough. An agent that finds its pid in the journal must not wonder.
+        with contextlib.suppress(OSError):
+            flags = os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+            fd = os.open(self.exit_file, flags)
+            with contextlib.closing(os.fdopen(fd, "wb")) as file:
+                file.write(NEVER)
+        try:
+            self.family.sweep()
+        finally:
+            for fd in (self.family.pidfd, self.exit_fd, *self.pipes):
+                os.close(fd)
 
 
 def start(place: Place, run: Run, *, environment: Mapping[str, str], account: Account | None, boot_id: str) -> Started:
@@ -83,6 +109,8 @@ def start(place: Place, run: Run, *, environment: Mapping[str, str], account: Ac
         pipes = place.open_pipes()
         for fd in pipes:
             undo.callback(os.close, fd)
+        exit_fd = open_exit(exit_file)
+        undo.callback(os.close, exit_fd)
         wait, gate = os.pipe()
         held.callback(os.close, wait)
         undo.callback(os.close, gate)
@@ -90,18 +118,28 @@ def start(place: Place, run: Run, *, environment: Mapping[str, str], account: Ac
         held.callback(os.close, out)
         err = os.open(place.folder / "stderr", os.O_RDWR | os.O_CLOEXEC)
         held.callback(os.close, err)
-        argv = ["/bin/sh", "-c", SHIM, SHIM_NAME.decode(), str(exit_file), *run.record.plan.argv]
+        shim = EAGER_SHIM if any(word.endswith(START) for word in run.record.plan.argv) else SHIM
+        argv = ["/bin/sh", "-c", shim, SHIM_NAME.decode(), str(exit_file), *run.record.plan.argv]
         since = boot.moment()
         child = _spawn(argv, (wait, out, err), place.work, environment, account)
         undo.callback(child.wait)
-        undo.callback(child.kill)
+        undo.callback(os.killpg, child.pid, signal.SIGKILL)
         pidfd = os.pidfd_open(child.pid)
         undo.callback(os.close, pidfd)
         process = Process(child.pid, boot.start_time(child.pid) or 0, boot_id)
         undo.pop_all()
     keeps = run.record.plan.keeps_daemons
     family = Family(child.pid, pidfd, place.work, since=since, keeps=keeps)
-    return Started(child, process, gate, pipes, exit_file, family)
+    return Started(child, process, gate, pipes, exit_file, exit_fd, family)
+
+
+def open_exit(exit_file: Path) -> int:
+    """Open the file for an exit status, to read it whatever becomes of its folder.
+
+    Raises:
+        OSError: it is gone.
+    """
+    return os.open(exit_file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def put_into(started: Started, tree: Tree, cell: Cell) -> Started:

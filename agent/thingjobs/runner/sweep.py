@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SHIM_NAME = b"thingjobs"
 #: The shim, the handler itself, and the agent's thread that watches them.
 OWN_FORKS = 3
+#: So often is looked again at a process whose environment cannot be seen.
+DOUBTS = 20
 #: A process that starts others as it dies is followed so often, with pauses that grow to 10 ms.
 ROUNDS = 200
 
@@ -113,7 +115,7 @@ class Family:
 def end_marked(work: Path, candidates: Callable[[], Iterable[int]]) -> None:
     """Kill those processes among the candidates whose environment has the job's folder, until none is left."""
     mark = b"JOB_DIR=" + os.fsencode(work)
-    doubts = 1
+    doubts = DOUBTS
     for number in range(ROUNDS):
         environments = {pid: boot.environment(pid) for pid in candidates()}
         left = [pid for pid, environment in environments.items() if mark in environment]
@@ -121,12 +123,13 @@ def end_marked(work: Path, candidates: Callable[[], Iterable[int]]) -> None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         if not left:
-            # One that ended as we looked may have started another behind our back: then look once more.
-            if all(environments.values()) or not doubts:
+            unknown = [pid for pid, environment in environments.items() if not environment]
+            if not unknown or not doubts:
                 return
-            doubts -= 1
-        else:
-            time.sleep(min(0.0005 * (number + 1), 0.01))
+            # One that ended as we looked may have started another behind our back; one that is about to become
+            # another program shows no environment until it is that.
+            doubts = doubts - 1 if any(boot.may_have_environment(pid) for pid in unknown) else 0
+        time.sleep(min(0.0005 * (number + 1), 0.01))
 
 
 def end_verbs(folder: Path) -> bool:

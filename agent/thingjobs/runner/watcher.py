@@ -16,8 +16,9 @@ import termios
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from thingjobs.exits import Exit
 from thingjobs.machine.events import Ending, Finished, Progressed
 from thingjobs.runner import events, exits, files, joblog
 from thingjobs.runner.events import Lines, Said, fold
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from thingjobs.model import Identity, Verb
     from thingjobs.runner.sweep import Family
 
+Result = TypeVar("Result")
+
 READ_BYTES = 64 * 1024
 #: Few enough that even lines that are no events take a slow processor only for a moment.
 EVENT_BYTES = 8 * 1024
@@ -42,6 +45,7 @@ MAX_SAID_BYTES = 2 * 1024 * 1024
 EVENT_SHARE, EVENT_BURST_SECONDS = 0.2, 0.1
 #: A killed process is gone at once, unless the kernel is stuck with it.
 DEATH_SECONDS = 10.0
+PATIENCE_TRIES, PATIENCE_PAUSE = 120, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class Subject:
         child: the shim if it is our own child, None after a re-adoption.
         pipes: the reading ends of stdout, stderr and the events, in this order; closed by the watcher.
         exit_file: where the shim writes the exit status.
+        exit_fd: the same, open for reading; closed by the watcher. -1: it is gone.
         family: all that the verb started; its pidfd is closed by the watcher.
         grace: seconds between SIGTERM and SIGKILL.
         memory: bytes that it may use, None: as many as it wants.
@@ -63,6 +68,7 @@ class Subject:
     child: subprocess.Popen[bytes] | None
     pipes: tuple[int, int, int]
     exit_file: Path
+    exit_fd: int
     family: Family
     grace: float
     memory: int | None = None
@@ -145,7 +151,7 @@ class Watcher(threading.Thread):
             else:
                 self._press(time.monotonic())  # It may have been told to end it and to let go of it in one breath.
         finally:
-            self._close()
+            self.close()
 
     def _turn(self) -> bool:
         """Wait for something and deal with it; return whether the verb is over."""
@@ -248,7 +254,7 @@ class Watcher(threading.Thread):
             self._refreshed_at = now
 
     def _has_stored(self) -> bool:
-        self._stored = exits.stored(self._subject.exit_file)
+        self._stored = exits.stored_in(self._subject.exit_fd)
         return self._stored.complete
 
     # --- the end --------------------------------------------------------------------------------------------------
@@ -258,9 +264,9 @@ class Watcher(threading.Thread):
         self._drain()
         if (self._stored.complete or self._has_stored()) and self._stored.code != 0:
             self._keep(replace(self._said, reason=self._reason()))
-        status = self._end_shim()
-        out_of_memory = self._family.ran_out_of_memory()
-        self._family.sweep()
+        status = _patiently(self._end_shim, None)
+        out_of_memory = _patiently(self._family.ran_out_of_memory, otherwise=False)
+        _patiently(self._family.sweep, None)
         self._drain()
         self.silent = all(_at_end(fd) for fd in (self._out, self._err, self._events))
         if self._said.broken:
@@ -295,18 +301,36 @@ class Watcher(threading.Thread):
         return self._said.reason or self._tails[self._err].last_line()
 
     def _ending(self, status: int | None) -> Ending:
+        if self._stored.never:
+            return Ending(Exit.LATER, reason="an earlier agent ended before it could begin", after=0.0)
         code = self._stored.code
         if code is None and status is not None and status != SHIM_FAILED:
             code = 128 - status if status < 0 else status
         return exits.ending(code, self._said, self._reason())
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close all that was opened to watch."""
         self._log.close()
-        for fd in (self._family.pidfd, self._out, self._err, self._events):
-            os.close(fd)
+        for fd in (self._family.pidfd, self._out, self._err, self._events, self._subject.exit_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.discard()
+
+    def discard(self) -> None:
+        """Close what is the watcher's own."""
         with self._waking:
             os.close(self._wake)
             self._wake = -1
+
+
+def _patiently(act: Callable[[], Result], otherwise: Result) -> Result:
+    """Do what may fail for want of open files, until it does not, for a minute: the agent waits to hear of the end."""
+    for _ in range(PATIENCE_TRIES):
+        try:
+            return act()
+        except OSError:
+            time.sleep(PATIENCE_PAUSE)
+    return otherwise
 
 
 def _waiting(fd: int) -> int:

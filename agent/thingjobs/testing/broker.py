@@ -114,6 +114,8 @@ class BrokerJobsService:
     def _end_client(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+        # As its own finaliser does, which may come after that of its sockets: then they are found unclosed.
+        self._client._reset_sockets()  # noqa: SLF001
 
     def _connected(
         self, client: mqtt.Client, _userdata: Any, _flags: Any, reason: ReasonCode, _properties: Any

@@ -13,13 +13,16 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from thingjobs.errors import TransportError
+from thingjobs.transport.certificates import dates_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from thingjobs.clock import Reading
     from thingjobs.model import ThingName
 
 PATIENCE_SECONDS = 30.0
@@ -196,14 +199,25 @@ def _show_certificate(context: ssl.SSLContext, certificate: Path, key: Path | No
         raise TransportError(f"cannot use {certificate} with {key}: {error.reason or error}") from None
 
 
-def explain(error: Exception, link: Link) -> str:
-    """Return one line for a person about why a connection could not be made, or ended."""
+def is_about_dates(error: Exception) -> bool:
+    """Return whether a certificate of the other end is not valid yet, or not any more, by our clock."""
+    return isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in DATE_ERRORS
+
+
+def explain(error: Exception, link: Link, reading: Reading | None = None) -> str:
+    """Return one line for a person about why a connection could not be made, or ended.
+
+    Args:
+        error: what happened.
+        link: where to.
+        reading: of the clocks, where that has to do with it.
+    """
     where = link.address
     match error:
         case TransportError():
             why = str(error)
         case ssl.SSLCertVerificationError():
-            clock = "; is the clock of this device right?" if error.verify_code in DATE_ERRORS else ""
+            clock = _about_clock(reading) if is_about_dates(error) else ""
             why = f"{where} is not trusted: {error.verify_message} (connection.ca = {link.ca}){clock}"
         case ssl.SSLError():
             why = _explain_tls(error, link)
@@ -220,9 +234,28 @@ def explain(error: Exception, link: Link) -> str:
     return why
 
 
+def _about_clock(reading: Reading | None) -> str:
+    if reading is None:
+        return "; clock: is that of this device right?"
+    now = f"{datetime.fromtimestamp(reading.wall, UTC):%Y-%m-%d %H:%M} UTC"
+    if reading.synchronised:
+        return f"; clock: this device says {now} and was set by a time service, so that certificate is the problem"
+    return f"; clock: this device says {now}, and no time service has set it yet; trying again as soon as it is set"
+
+
 def _explain_tls(error: ssl.SSLError, link: Link) -> str:
     before, alert, said = (error.reason or "").partition("ALERT_")
     if not alert:
         return f"TLS with {link.address} failed ({before or error}); is it a TLS port, and the certificate active?"
     said = said.replace("_", " ").lower()
-    return f"{link.address} does not accept us: {said}; is {link.certificate} registered, active and in date?"
+    ours = f"{link.certificate} registered, active and in date{_dates(link)}"
+    return f"{link.address} does not accept us: {said}; is {ours}?"
+
+
+def _dates(link: Link) -> str:
+    """Return until when our certificate is valid, in brackets; nothing if that cannot be known."""
+    with contextlib.suppress(OSError, ValueError):
+        if link.certificate is not None:
+            since, until = dates_of(link.certificate.read_text(encoding="latin-1"))
+            return f" ({since:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC)"
+    return ""

@@ -74,13 +74,18 @@ class Topics:
                 return None
 
     def _reply(self, suffix: str, verdict: str, payload: bytes) -> Incoming | None:
+        """Return the reply if it is to an open request: the token says so, which the service echoes.
+
+        Without a token it is another client's, or late: taken for ours, it could start a job that somebody else
+        claimed, or end one that runs. Only a refusal of a message that could not be read comes without one, and that
+        can only be about the one request that is open on its topic.
+        """
         waiting = [token for token, (expected, _) in self._open.items() if expected == suffix]
         if not waiting:
             return None
         body = wire.parse(payload)
         token = wire.token_of(body)
-        if token is None and len(waiting) == 1:
-            # An error about JSON that could not be read has no token: it can only be about this one.
+        if token is None and verdict == "rejected" and len(waiting) == 1 and wire.is_of_message(body):
             token = waiting[0]
         if token not in waiting:
             return None

@@ -1,0 +1,81 @@
+"""What the loop does with the journal: saves, says once what is wrong, fills a folder that was deleted under it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from thingjobs.errors import StateBusyError, StateError
+from thingjobs.machine.events import NotSaved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from thingjobs.journal import Journal
+    from thingjobs.model import Identity, Record
+    from thingjobs.troubles import Troubles
+
+log = logging.getLogger("thingjobs")
+
+SUBJECT = "the journal"
+
+
+class Keeper:
+    """Keeps the journal.
+
+    Args:
+        journal: what is kept.
+        troubles: takes what is wrong with it.
+        known: gives all records that the journal should hold.
+    """
+
+    def __init__(self, journal: Journal, troubles: Troubles, known: Callable[[], Iterable[Record]]) -> None:
+        self._journal = journal
+        self._troubles = troubles
+        self._known = known
+        #: Is called when the state folder had to be made anew.
+        self.renewed: Callable[[], None] = lambda: None
+
+    def save(self, record: Record) -> list[NotSaved]:
+        """Save a record; return which others could not be saved again, after their folder was deleted.
+
+        Raises:
+            StateBusyError: another agent has taken the folder.
+            StateError: it could not be saved.
+        """
+        try:
+            self._journal.save(record)
+        except StateError as error:
+            self._troubles.came(SUBJECT, str(error))
+            raise
+        self._troubles.went(SUBJECT)
+        return self._fill(record.identity)
+
+    def look(self) -> list[NotSaved]:
+        """See that there is a journal; return which records could not be saved again, after it was deleted.
+
+        Raises:
+            StateBusyError: another agent has taken the folder.
+        """
+        try:
+            self._journal.look()
+        except StateBusyError:
+            raise
+        except StateError as error:
+            self._troubles.came(SUBJECT, str(error))
+            return []
+        return self._fill(None)
+
+    def _fill(self, written: Identity | None) -> list[NotSaved]:
+        if not self._journal.emptied():
+            return []
+        log.warning("the state folder %s was deleted; it was made anew", self._journal.folder)
+        lost: list[NotSaved] = []
+        for record in self._known():
+            if record.identity != written:
+                try:
+                    self._journal.save(record)
+                except StateError as error:
+                    lost.append(NotSaved(record, str(error)))
+        self.renewed()
+        return lost
