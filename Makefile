@@ -47,7 +47,7 @@ explore: $(DEV_READY) ## the core against 60,000 random schedules of faults; THI
 faults: $(DEV_READY) ## the real agent killed, cut off and out of room at every step; takes an hour
 	@sh tests/install-mosquitto.sh
 	@THINGJOBS_KILLS=all THINGJOBS_DISK_FAULTS=all THINGJOBS_ALL_CUTS=1 $(BIN)/python -m pytest --timeout 0 \
-	    -n auto --dist load tests/integration/kills tests/integration/test_disk.py tests/acceptance/firmware $(ARGS)
+	    -n auto --dist load tests/integration/kills tests/integration/test_journal_bytes.py tests/integration/test_disk.py tests/acceptance/firmware $(ARGS)
 
 soak: $(DEV_READY) ## 10,000 jobs and 1,000 lost connections on one agent; THINGJOBS_SOAK_JOBS says how many
 	@sh tests/install-mosquitto.sh

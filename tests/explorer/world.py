@@ -94,7 +94,7 @@ class World:
         other.service = other._new_service()
         other.service.load(self.service.dump())
         for name, value in vars(self).items():
-            if isinstance(value, dict | list | deque):
+            if isinstance(value, dict | list | set | deque):
                 setattr(other, name, value.copy())
         return other
 
@@ -109,6 +109,8 @@ class World:
         self.starts += 1
         self.todo: deque[do.Effect] = deque()
         self.inbox: deque[Any] = deque()
+        #: Executions whose process was made before it was asked for; it ends with the agent.
+        self.ready: set[Identity] = set()
         self.connected = self.just_saved = self.full = False
         self.until = None
         self.awake_since = self.clock()
@@ -234,7 +236,10 @@ class World:
                 self.soon.append(Judged(execution.identity, self.kind(execution.identity).plan))
             case do.AskGates(record):
                 self.soon.append(Gated(record.identity))
+            case do.GetReady(run):
+                self.ready.add(run.record.identity)
             case do.Run(record, verb, attempt):
+                self.ready.discard(record.identity)
                 self._spawn(record.identity, verb, attempt)
             case do.Go(identity):
                 self._go(identity)
@@ -248,6 +253,7 @@ class World:
                 self.connected = False
                 self.inbox.append(Disconnected("renewed"))
             case do.Clean(identity):
+                self.ready.discard(identity)
                 promise(identity not in self.runs, "the folder of a running verb is removed")
                 self.exits = {run: code for run, code in self.exits.items() if run[0] != identity}
             case do.Note(text):
@@ -317,6 +323,7 @@ class World:
         self.runs[identity] = replace(run, going=True, writes=self.kind(identity).writes(run.verb, self.device))
 
     def _kill(self, identity: Identity) -> None:
+        self.ready.discard(identity)
         run = self.runs.get(identity)
         if run is not None and run.going:
             self.runs[identity] = replace(run, killed=True)
@@ -388,6 +395,8 @@ class World:
 
 
 def _subject(effect: do.Effect) -> Identity | None:
+    if isinstance(effect, do.GetReady):
+        return effect.run.record.identity
     if isinstance(effect, do.Save | do.Run | do.AskGates | do.Refresh):
         return effect.record.identity
     return effect.execution.identity if isinstance(effect, do.Judge) else getattr(effect, "identity", None)

@@ -10,12 +10,11 @@ import logging
 import os
 import queue
 import random
-import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 from thingjobs import __version__, boot, policy
-from thingjobs.cli import USAGE, complain, options
+from thingjobs.cli import USAGE, complain, options, signals
 from thingjobs.config import check_files
 from thingjobs.daemon import Daemon, Parts
 from thingjobs.errors import ConfigError
@@ -136,13 +135,13 @@ def _nothing_left(transport: LocalTransport, thing: str) -> Callable[[State], bo
 
 def _serve(daemon: Daemon, inbox: queue.SimpleQueue[Any], config: Config, notifier: Notifier, *, patient: bool) -> None:
     """Run the loop with signals and the status socket around it."""
-    _listen_for_signals(inbox, patient=patient)
     box = StatusBox(config.state.directory, inbox.put)
-    box.start()
-    try:
-        daemon.run(started=notifier.ready, renewed=box.renew)
-    finally:
-        box.stop()
+    with signals.told_of(lambda count: inbox.put(_ending(count, patient=patient))):
+        box.start()
+        try:
+            daemon.run(started=notifier.ready, renewed=box.renew)
+        finally:
+            box.stop()
 
 
 # --- ending -------------------------------------------------------------------------------------------------------
@@ -153,23 +152,15 @@ def _is_patient() -> bool:
     return os.getpid() == 1 or sys.stdout.isatty() or sys.stderr.isatty()
 
 
-def _listen_for_signals(inbox: queue.SimpleQueue[Any], *, patient: bool) -> None:
-    """SIGTERM and SIGINT end the agent.
+def _ending(count: int, *, patient: bool) -> Stop:
+    """Return what the first, second … signal asks for.
 
     A service leaves a running verb to the next agent; a patient one waits for the verb, and stops it when it is asked
-    again. The handler only puts an event: it may interrupt anything, even a line that is being written.
+    again.
     """
-    asked: list[int] = []
-
-    def on_signal(number: int, frame: object) -> None:  # noqa: ARG001 - the signature is Python's
-        asked.append(number)
-        if not patient:
-            inbox.put(Stop(Stopping.LEAVE))
-        else:
-            inbox.put(Stop(Stopping.WAIT if len(asked) == 1 else Stopping.CANCEL))
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    if not patient:
+        return Stop(Stopping.LEAVE)
+    return Stop(Stopping.WAIT if count == 1 else Stopping.CANCEL)
 
 
 def _shown_on(console: Console) -> Observer:
