@@ -29,7 +29,7 @@ setup: $(DEV_READY) ## the development environment in .venv, ready for your edit
 
 test: $(DEV_READY) ## all tests; one of them: make test ARGS="-k words_of_its_name"
 	@sh tests/install-mosquitto.sh
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(DEV_READY) ## format, lint, types and import rules; changes nothing
 	@$(BIN)/ruff format --check .

@@ -8,6 +8,7 @@ and in the hour are the same, so what follows from one is worked out once, and c
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -124,3 +125,14 @@ def explore(monkeypatch: pytest.MonkeyPatch) -> Explorer:
     # Jitter is the one thing that is random in the core.
     monkeypatch.setattr(Turn, "roll", lambda self: 0.5)
     return lambda scenario, kinds, *, remember=True: Search(SCENARIOS[scenario], kinds, remember=remember).run()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show how much was tried, when more than usual was asked for."""
+    shown = [dict(report.user_properties) for report in terminalreporter.stats.get("passed", ())]
+    found = [properties for properties in shown if "schedules" in properties]
+    if found and "THINGJOBS_FAULTS" in os.environ:
+        terminalreporter.section("explored")
+        for properties in found:
+            terminalreporter.write_line(str(properties["explored"]))
+        terminalreporter.write_line(f"{sum(int(properties['schedules']) for properties in found):,} schedules in all")

@@ -51,7 +51,7 @@ UNTOLD = (("terminal_update_code", "TerminalStateReached"), ("count_service_chan
 SCENARIOS = {
     "apply only": Scenario((PLAIN,), faults=2),
     "apply only, untold": Scenario((PLAIN,), service=UNTOLD, faults=2),
-    "apply only, deleted": Scenario((PLAIN,), deletes=True, faults=2),
+    "apply only, deleted": Scenario((PLAIN,), deletes=True),
     "a rival": Scenario((PLAIN,), rival=True, faults=2),
     "a full disk": Scenario((RERUN, PLAIN), fills=True),
     "two jobs": Scenario((PLAIN, PLAIN)),
@@ -68,7 +68,7 @@ SCENARIOS = {
     "waits for ever": Scenario((Kind(ends=((Verb.APPLY, 75),)),)),
     "reboots for ever": Scenario((Kind(ends=((Verb.APPLY, 194),)),)),
     "never reboots": Scenario((replace(PLAIN, again=194),), reboots=False),
-    "fails": Scenario((Kind(ends=((Verb.APPLY, 3),)),), faults=2),
+    "fails": Scenario((Kind(ends=((Verb.APPLY, 3),)),)),
     "firmware": Scenario((FIRMWARE,)),
     "firmware, tried twice": Scenario((replace(FIRMWARE, tries=2),)),
     "firmware, deleted": Scenario((FIRMWARE,), deletes=True),

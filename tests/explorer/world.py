@@ -12,6 +12,7 @@ from tests.explorer.promises import Seen, learn, let_go, promise
 from tests.explorer.scenarios import IN_PROGRESS_MINUTES, SETTINGS, THING, identity_of
 
 from thingjobs import records
+from thingjobs.daemon import about
 from thingjobs.jobs import Connected, Disconnected, Update
 from thingjobs.machine import Now, State, step
 from thingjobs.machine import effects as do
@@ -264,7 +265,7 @@ class World:
     def _save(self, record: Record) -> None:
         if self.full:
             self.full = False
-            mine = [effect for effect in self.todo if _subject(effect) == record.identity]
+            mine = [effect for effect in self.todo if about(effect) == record.identity]
             self.todo = deque(effect for effect in self.todo if effect not in mine)
             newest = [record, *(effect.record for effect in mine if isinstance(effect, do.Save))][-1]
             withheld = tuple(effect for effect in mine if not isinstance(effect, do.Save))
@@ -392,11 +393,3 @@ class World:
             return self.service.execution(THING, identity.job_id)
         except KeyError:
             return None
-
-
-def _subject(effect: do.Effect) -> Identity | None:
-    if isinstance(effect, do.GetReady):
-        return effect.run.record.identity
-    if isinstance(effect, do.Save | do.Run | do.AskGates | do.Refresh):
-        return effect.record.identity
-    return effect.execution.identity if isinstance(effect, do.Judge) else getattr(effect, "identity", None)
