@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("thingjobs")
 
+_TOLD = {
+    Evidence.NOT_STARTED: "",
+    Evidence.ADOPTED: "; its handler goes on, or left its exit status",
+    Evidence.LOST: "; its handler was interrupted",
+}
+
 
 class Beginning:
     """Takes up, one after the other, the executions that an earlier agent left; what was done is not done twice.
@@ -65,8 +71,9 @@ class Beginning:
         self, found: Found, remember: Callable[[Sequence[Record], Sequence[Identity]], None]
     ) -> deque[Loaded]:
         open_ = [one for one in found.loaded if one.record.phase is not Phase.DONE]
-        self._runner.sweep({one.record.identity.key for one in open_})
-        self._handlers.prune({one.record.plan.digest for one in open_})
+        self._runner.sweep({*(one.record.identity.key for one in open_), *found.newer})
+        if not found.newer:  # Which copies those need is the later release's to say.
+            self._handlers.prune({one.record.plan.digest for one in open_})
         for key in found.quarantined:
             log.error("the journal of %s is damaged beyond reading; it was moved to quarantine/", key)
         for key in found.newer:
@@ -87,7 +94,7 @@ class Beginning:
             evidence = Evidence.LOST
         else:
             evidence = self._runner.adopt(record)
-        log.info("%s: found %s in the journal, %s", record.identity, record.phase, evidence.name.lower())
+        log.info("%s: taken up where it stood: %s%s", record.identity, record.phase, _TOLD[evidence])
         return Resumed(record, evidence)
 
 

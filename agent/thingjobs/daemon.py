@@ -23,7 +23,6 @@ from thingjobs.machine.effects import (
     Clean,
     Effect,
     Forget,
-    GetReady,
     Go,
     Judge,
     Kill,
@@ -151,15 +150,14 @@ class Daemon:
         self._keeper.renewed = renewed
         self._take_up()
         started()
-        try:
+        with contextlib.ExitStack() as end:  # One that fails to end keeps no other from it.
+            end.callback(self._parts.runner.let_go)
+            end.callback(self._parts.gates.stop)
+            end.callback(self._parts.transport.stop)
             while not self._over():
                 with contextlib.suppress(queue.Empty):
                     self._take(self._inbox.get(timeout=self._wait()))
                 self._fire_timers()
-        finally:
-            self._parts.transport.stop()
-            self._parts.gates.stop()
-            self._parts.runner.let_go()
 
     def _wait(self) -> float | None:
         own = (self._stop_at, self._take_up_at, self._postponed.next_due())
@@ -213,6 +211,8 @@ class Daemon:
         reporting = any(job.phase in (Phase.REPORTING, Phase.REFUSING) and job.open for job in state.jobs.values())
         running = any(job.running for job in state.jobs.values())
         waits = running and state.stopping is not Stopping.LEAVE
+        if waits:  # The report of what is waited for gets its time too.
+            self._stop_at = boot.clock() + STOP_SECONDS
         return not waits and (not reporting or self._late())
 
     def _late(self) -> bool:
@@ -327,8 +327,6 @@ class Daemon:
             case Run(record):
                 self._soon.append(self._starter.spawn(effect))
                 self._begun(record.identity)
-            case GetReady(run):
-                parts.runner.get_ready(run)
             case Go(identity):
                 parts.runner.go(identity)
             case Kill(identity):
@@ -375,9 +373,17 @@ class Daemon:
             earlier = before.jobs.get(identity)
             if earlier is None or earlier.phase is not job.phase:
                 handler = f" ({job.record.plan.handler})" if job.record.plan.handler else ""
-                log.info("%s: %s%s", identity, job.phase, handler)
+                log.info("%s: %s%s%s", identity, job.phase, handler, _how_it_ends(job.record))
         if self._observe is not None:
             self._observe(before, self.state, notes)
+
+
+def _how_it_ends(record: Record) -> str:
+    """Return the result that is about to be told, for people who search the log; "" before there is one."""
+    result = record.result
+    if result is None or record.phase not in (Phase.REPORTING, Phase.REFUSING):
+        return ""
+    return f": {result.status}" + (f", {result.code}: {result.reason}" if result.code else "")
 
 
 def about(effect: Effect) -> Identity | None:

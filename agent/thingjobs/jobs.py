@@ -163,6 +163,10 @@ class Connected:
     """The transport is up: connected, subscribed and ready for requests. Sent after every (re)connect."""
 
 
+#: The reason of an end that the core wanted, by Reconnect: nothing is wrong.
+RENEWED = "a new connection was asked for"
+
+
 @dataclass(frozen=True, slots=True)
 class Disconnected:
     """The transport is down; requests without a reply will get none. `reason` is for people."""

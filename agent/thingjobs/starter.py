@@ -77,4 +77,9 @@ class Starter:
         except OSError as error:
             log.error("cannot reboot: %s: %s", argv[0], error.strerror)  # noqa: TRY400 - the reason is the message
             return
-        threading.Thread(target=program.wait, name="reboot", daemon=True).start()
+        threading.Thread(target=_wait_for, args=(program,), name="reboot", daemon=True).start()
+
+
+def _wait_for(program: subprocess.Popen[bytes]) -> None:
+    if status := program.wait():
+        log.error("cannot reboot: the program %s ended with status %d", program.args[0], status)  # type: ignore[index]

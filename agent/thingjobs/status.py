@@ -78,7 +78,7 @@ def _of_record(record: Record) -> Json:
         "handler": record.plan.handler,
         "phase": record.phase,
         "verb": record.verb,
-        "status": result.status if result else None,
+        "status": result.status if result else record.ended,
         "code": result.code if result else None,
         "reason": result.reason if result else "",
         "late": record.late,

@@ -94,7 +94,6 @@ class Sameness:
             world.full,
             world.just_saved,
             world.reboot_for,
-            len(world.ready),
             world.connected,
         )
         for view in world.executions():
@@ -143,8 +142,6 @@ class Sameness:
                 return "save", self.record(record)
             case do.Run(record, verb, attempt):
                 return "run", record.identity, verb, attempt
-            case do.GetReady(run):
-                return "ready", run.record.identity, run.verb
             case do.AskGates(record, before):
                 return "gates", record.identity, before
             case _:

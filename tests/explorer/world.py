@@ -111,7 +111,6 @@ class World:
         self.todo: deque[do.Effect] = deque()
         self.inbox: deque[Any] = deque()
         #: Executions whose process was made before it was asked for; it ends with the agent.
-        self.ready: set[Identity] = set()
         self.connected = self.just_saved = self.full = False
         self.until = None
         self.awake_since = self.clock()
@@ -237,10 +236,7 @@ class World:
                 self.soon.append(Judged(execution.identity, self.kind(execution.identity).plan))
             case do.AskGates(record):
                 self.soon.append(Gated(record.identity))
-            case do.GetReady(run):
-                self.ready.add(run.record.identity)
             case do.Run(record, verb, attempt):
-                self.ready.discard(record.identity)
                 self._spawn(record.identity, verb, attempt)
             case do.Go(identity):
                 self._go(identity)
@@ -254,7 +250,6 @@ class World:
                 self.connected = False
                 self.inbox.append(Disconnected("renewed"))
             case do.Clean(identity):
-                self.ready.discard(identity)
                 promise(identity not in self.runs, "the folder of a running verb is removed")
                 self.exits = {run: code for run, code in self.exits.items() if run[0] != identity}
             case do.Note(text):
@@ -324,7 +319,6 @@ class World:
         self.runs[identity] = replace(run, going=True, writes=self.kind(identity).writes(run.verb, self.device))
 
     def _kill(self, identity: Identity) -> None:
-        self.ready.discard(identity)
         run = self.runs.get(identity)
         if run is not None and run.going:
             self.runs[identity] = replace(run, killed=True)

@@ -9,6 +9,7 @@ import os
 import queue
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from thingjobs.clock import synchronised
 from thingjobs.config import Gates as Settings
 from thingjobs.config.windows import window
 from thingjobs.config.zones import zone
+from thingjobs.errors import ScarceError
 from thingjobs.gates import Gates, programs
 from thingjobs.machine.events import Gated
 from thingjobs.model import Identity, JobId
@@ -100,6 +102,24 @@ def locked(path: Path, how: int) -> Iterator[None]:
 def test_a_device_without_gates_is_open_and_nothing_is_started(device: Device) -> None:
     assert device.make().ask(JOB, "claim") == Gated(JOB)
     assert device.answers.empty()
+
+
+def test_gates_that_cannot_be_asked_for_want_of_a_thread_are_asked_again(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.gate("battery", "exit 0")
+    gates = device.make()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_more_threads)
+        with pytest.raises(ScarceError, match="cannot ask the gates"):
+            gates.ask(JOB, "claim", "firmware")
+
+    assert gates.ask(JOB, "claim", "firmware") is None
+    assert device.answers.get(timeout=20) == Gated(JOB)
+
+
+def no_more_threads(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_programs_that_all_succeed_are_open_gates(device: Device) -> None:

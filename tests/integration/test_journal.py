@@ -10,15 +10,18 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from thingjobs import journal as journal_module
 from thingjobs import records
+from thingjobs.beginning import Beginning
 from thingjobs.errors import StateBusyError, StateError
 from thingjobs.journal import Found, Journal, Loaded, read_only
 from thingjobs.model import Identity, JobId, Phase, Plan, Record, Result, Status
+from thingjobs.runner import Runner, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -222,6 +225,24 @@ def test_what_a_later_release_wrote_is_named_and_left_as_it_is(
 
     assert journal.load() == Found((), newer=(KEY,))
     assert listing(journal.folder) == before
+
+
+def test_what_an_execution_of_a_later_release_works_in_stays_as_it_is(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(journal, FIRST).write_bytes(newer(FIRST, monkeypatch))
+    mine, nobodys = (journal.folder / "jobs" / key / "work" for key in (KEY, "gone.1.1790000000"))
+    for folder in (mine, nobodys):
+        folder.mkdir(parents=True)
+    pruned: list[set[str]] = []
+    handlers: Any = SimpleNamespace(prune=pruned.append)
+    runner = Runner(Settings(journal.folder, "pump-7", "boot", {}), lambda _: None)
+
+    Beginning(journal, runner, handlers).take_up(lambda _records, _newer: None, lambda _: None)
+
+    assert mine.is_dir()
+    assert not nobodys.exists()
+    assert not pruned
 
 
 def test_a_damaged_file_of_a_later_release_gives_way_to_its_own_generation_before(

@@ -243,6 +243,24 @@ def test_an_exit_status_that_is_stored_while_it_is_read_is_whole_or_not_there_ye
     assert not found.complete or found.code == 0
 
 
+def test_a_verb_that_cannot_be_watched_for_want_of_a_thread_did_not_begin_and_is_to_be_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.spawn("touch ran")
+    with monkeypatch.context() as patch:
+        patch.setattr(watcher.Watcher, "start", no_more_threads)
+        bench.runner.go(IDENTITY)
+    ending = bench.ended()
+
+    assert (ending.code, ending.after) == (75, 30.0)
+    assert "can't start new thread" in ending.reason
+    assert not (bench.work / "ran").exists()
+
+
+def no_more_threads(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 # --- how it ends --------------------------------------------------------------------------------------------------
 
 

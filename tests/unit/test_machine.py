@@ -30,7 +30,6 @@ from thingjobs.machine.effects import (
     Clean,
     Effect,
     Forget,
-    GetReady,
     Go,
     Judge,
     Kill,
@@ -700,27 +699,6 @@ def test_without_a_journal_nothing_is_claimed_until_it_can_be_written() -> None:
     driver.give(Connected())
     assert not [send for send in driver.did(Send) if isinstance(send.request, Update)]
     driver.due(Timer.SAVE)
-
-    assert [type(effect) for effect in driver.effects] == [GetReady, Save, Send]
-
-
-def test_what_was_made_ready_for_a_claim_does_not_wait_for_a_journal_or_an_answer() -> None:
-    driver = Driver().connected()
-    driver.claiming()
-    assert [effect.run.verb for effect in driver.did(GetReady)] == [Verb.APPLY]
-
-    driver.due(Timer.REPLY)
-    assert driver.did(Kill)
-    driver.give(NotSaved(driver.job.record, "full"))
-    assert driver.did(Kill)
-
-
-def test_nothing_is_made_ready_for_a_claim_whose_result_is_known() -> None:
-    driver = Driver().connected()
-    driver.give(NextChanged(offer()))
-    driver.give(Judged(JOB, EVERYTHING))
-    driver.running(Verb.CHECK)
-    driver.end(Verb.CHECK, 10)
 
     assert [type(effect) for effect in driver.effects] == [Save, Send]
 

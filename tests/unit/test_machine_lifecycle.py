@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from thingjobs.machine import Now, State, step
+from thingjobs.machine.effects import Note, Run
+from thingjobs.machine.events import Ending, Evidence, Finished, Judged, Resumed
 from thingjobs.model import Limits, Phase, Plan, Verb
 from thingjobs.policy import MAX_REBOOT_REQUESTS, REBOOT_WAIT
-from thingjobs.testing import Refuse
+from thingjobs.testing import Lost, Refuse
 
 if TYPE_CHECKING:
     from tests.unit.conftest import World
@@ -356,3 +359,30 @@ def test_the_time_of_a_verb_is_written_together_with_its_process(new_world: type
     world.ends(Verb.APPLY)
 
     assert world.record.phase is Phase.DONE
+
+
+# --- events that come out of order --------------------------------------------------------------------------------
+
+
+def test_a_verify_of_an_earlier_boot_is_not_believed_while_its_new_run_cannot_be_made(new_world: type[World]) -> None:
+    world = new_world(ALL).begun(Verb.PREPARE, Verb.APPLY)
+    record = world.record
+    assert record.verb is Verb.VERIFY
+    # Its status was stored just before the power cut; the new run is postponed, for want of files.
+    now = Now(world.clock(), "another boot", world.clock())
+    state, effects = step(State(world.settings, nonce="x"), Resumed(record, Evidence.ADOPTED), now)
+    assert any(isinstance(effect, Run) for effect in effects)
+    state, _ = step(state, Finished(record.identity, Verb.VERIFY, 1, Ending(0)), now)
+
+    (job,) = state.jobs.values()
+    assert job.phase is Phase.VERIFYING
+
+
+def test_a_judgement_that_was_postponed_until_the_report_is_no_defect_of_ours(new_world: type[World]) -> None:
+    world = new_world(PLAN).begun()
+    identity = world.record.identity
+    world.service.interpose(lambda _: Lost.REQUEST)
+    world.ends(Verb.APPLY)
+    world.give(Judged(identity, PLAN))
+
+    assert not [effect for effect in world.effects if isinstance(effect, Note) and "please report" in effect.text]

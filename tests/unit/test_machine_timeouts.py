@@ -10,7 +10,7 @@ import pytest
 
 from thingjobs.jobs import NextChanged
 from thingjobs.machine.events import Progressed
-from thingjobs.model import Limits, Plan, Status, Verb
+from thingjobs.model import Limits, Plan, Verb
 from thingjobs.testing import Lost, Refuse
 
 if TYPE_CHECKING:
@@ -266,14 +266,39 @@ def test_a_time_out_before_apply_began_means_that_it_never_does(new_world: type[
     world.closed = "not now"
     world.ends(Verb.PREPARE, 195)
     world.let(3600)
-    assert world.record.ended is Status.TIMED_OUT
+    assert world.status == "TIMED_OUT"
     world.closed = ""
-    while not world.reboots:
-        world.let(60)
-    world.power_cut()
-    world.online()
+    world.let(3600)
 
     assert world.verbs == [Verb.PREPARE]
+    assert not world.reboots
+
+
+def test_without_a_connection_the_machine_is_not_rebooted_for_what_timed_out_before_apply(
+    new_world: type[World],
+) -> None:
+    world = new_world(ALL).online().queue(in_progress_timeout_minutes=30)
+    world.let(60)
+    world.closed = "somebody works here"
+    world.ends(Verb.PREPARE, 194)
+    world.let(60)
+    world.offline()
+    world.let(40 * 60)
+    world.closed = ""
+    world.let(3600)
+
+    assert not world.reboots
+
+
+def test_a_renewal_that_is_due_while_a_verb_is_being_stopped_is_not_lost(new_world: type[World]) -> None:
+    world = new_world(verbs(Verb.ROLLBACK, limits=Limits(apply=29)), minutes=1).begun()
+    world.let(35)  # It was told to stop after 29 s, and the renewal was due after 30.
+    assert world.killed
+    world.ends(Verb.APPLY, None, signal="SIGTERM")
+    assert world.verb is Verb.ROLLBACK
+    world.let(120)
+
+    assert world.status == "IN_PROGRESS"
 
 
 # --- without a connection -----------------------------------------------------------------------------------------

@@ -85,7 +85,8 @@ def test_any_line_is_an_event_or_counted_as_none(text: bytes, at: int, instead: 
 
     heard = fold(before, text[:at] + instead + text[at + len(instead) :])
 
-    assert heard.broken == 3 or heard == Said(percent=1.0, message="m", broken=4)
+    # One that asks for what cannot be asked for counts as well, and is heard for the rest.
+    assert heard.broken in (3, 4)
 
 
 @pytest.mark.parametrize("member", ["details", "progress", "x"])

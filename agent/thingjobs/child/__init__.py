@@ -23,12 +23,8 @@ if TYPE_CHECKING:
 
 #: What `python -I -c` runs: the same as `-m thingjobs.child`, sooner.
 START = "import sys; from thingjobs.child import main; sys.exit(main(sys.argv[1:]))"
-#: Names the descriptor of the exit file while the process waits for its go; not there: it need not wait.
-GATE = "JOB_GATE"
 #: The exit status of a verb that failed; why is in its events.
 RAISED = 1
-#: The exit status where no verb ran, because the agent died before it said go.
-NEVER = 125
 #: The exit status of `Retry`.
 LATER = 75
 #: Annotations of params that mean a dict even where their parts are only known to type checkers.
@@ -194,27 +190,7 @@ def main(arguments: list[str]) -> int:
     return answer(arguments)
 
 
-def _may_begin() -> bool:
-    """Wait for the agent's go on standard input; False: the agent is gone, and nothing may run any more.
-
-    Nothing of the handler's was imported yet, nor job.json read: until the go, the agent may still change its mind.
-    """
-    gate = os.environ.pop(GATE, "")
-    if not gate:
-        return True
-    told = os.read(0, 3) == b"go\n"
-    if not told:
-        os.write(int(gate), b"never\n")
-    os.close(int(gate))
-    nothing = os.open("/dev/null", os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    return told
-
-
 def _verb(target: str) -> int:
-    if not _may_begin():
-        return NEVER
     try:
         folder, events = os.environ["JOB_DIR"], os.environ["JOB_EVENTS"]
         context = JobContext(read_job(folder), folder, os.open(events, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))

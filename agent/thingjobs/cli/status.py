@@ -154,9 +154,9 @@ def _last_lines(paint: Paint, jobs: list[Json]) -> Iterator[str]:
     width = max((len(_name(job)) for job in jobs), default=0)
     for job in jobs:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(job["finishedAt"]))
-        room = " " * (9 - len(job["status"]))
-        status = paint.status(job["status"]) + room
-        yield f"{paint.mark(job['status'])} {_name(job).ljust(width)}  {status}  {paint.style(when, 'dim')}"
+        ended = job["status"] or "CANCELED"  # Of one without either, no more is known than that the service ended it.
+        status = paint.status(ended) + " " * (9 - len(ended))
+        yield f"{paint.mark(ended)} {_name(job).ljust(width)}  {status}  {paint.style(when, 'dim')}"
         if job["reason"]:
             reason = textwrap.wrap(f"{job['code']}: {job['reason']}", max(30, paint.width - 12), break_on_hyphens=False)
             yield from (f"  {line}" for line in reason)

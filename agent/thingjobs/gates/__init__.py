@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from thingjobs import clock
+from thingjobs.errors import ScarceError
 from thingjobs.gates import programs, windows
 from thingjobs.gates.closed import Closed, entries
 from thingjobs.gates.inhibit import Inhibit
@@ -121,10 +122,19 @@ class Gates:
         if self._stopped:
             return
         if self._thread is None:
-            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            self._thread = threading.Thread(target=self._work, name="gates", daemon=True)
-            self._thread.start()
+            self._begin()
         self._questions.put(question)
+
+    def _begin(self) -> None:
+        thread = threading.Thread(target=self._work, name="gates", daemon=True)
+        wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wake = wake
+        try:
+            thread.start()
+        except RuntimeError as error:  # No more threads.
+            os.close(wake)
+            raise ScarceError(f"cannot ask the gates: {error}") from None
+        self._thread = thread
 
     def _work(self) -> None:
         while (question := self._questions.get()) is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from thingjobs.jobs import (
+    RENEWED,
     Connected,
     Described,
     Disconnected,
@@ -212,7 +213,7 @@ def _disconnected(turn: Turn, event: Disconnected) -> None:
     kept = {key: at for key, at in turn.state.timers.items() if key is LookTimer.SAVE}
     turn.change(connected_at=None, look=None, timers=kept, offer=None)
     if was_up:
-        turn.note(f"connection lost: {event.reason}", warning=True)
+        turn.note(f"connection lost: {event.reason}", warning=event.reason != RENEWED)
     else:
         turn.note(f"cannot connect: {event.reason}", warning=True)
     for job in tuple(turn.state.jobs.values()):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from thingjobs.exits import Exit
 from thingjobs.jobs import Refusal
 from thingjobs.machine import gating
-from thingjobs.machine.effects import Clean, Forget, GetReady, Judge, Kill, Run, Save
+from thingjobs.machine.effects import Clean, Forget, Judge, Save
 from thingjobs.machine.gating import Before
 from thingjobs.machine.report import (
     TELLING,
@@ -25,7 +25,7 @@ from thingjobs.machine.report import (
 )
 from thingjobs.machine.resume import on_rechecked
 from thingjobs.machine.state import NO_PLAN, Deferral, Job, Kind, LookTimer, Stopping, Timer
-from thingjobs.machine.verbs import begin, failure, first_verb, on_not_spawned, start
+from thingjobs.machine.verbs import begin, failure, on_not_spawned, start
 from thingjobs.machine.watch import on_doubted, on_link_up
 from thingjobs.model import Code, Execution, Phase, Plan, Record, Result, Status, Verb
 from thingjobs.policy import ASIDE_SOON, MAX_REMEMBERED, SAVE_RETRY_CAP, defer
@@ -238,9 +238,6 @@ def _save_claim(turn: Turn, job: Job) -> Job:
     if turn.state.unsaved and not job.aside:
         # A restart would go on with what the journal believes unfinished, beside this one.
         return job.at(Timer.SAVE, turn.now.clock + SAVE_RETRY_CAP)
-    if job.record.result is None:
-        # It starts while the claim is on its way, which saves an interpreter's start much of its time.
-        turn.do(GetReady(Run(job.record, first_verb(job.record.plan), 1)))
     turn.do(Save(job.record))
     return send_claim(turn, job)
 
@@ -263,7 +260,7 @@ def _claimed(turn: Turn, job: Job, document: dict[str, object] | None) -> Job:
     if document is None or document == record.document or record.result is not None:
         return start(turn, job)
     turn.do(Judge(Execution(record.identity, Status.IN_PROGRESS, record.version, document=document)))
-    return job.with_(document=document)
+    return job
 
 
 def on_judged_again(turn: Turn, job: Job, event: Judged) -> Job:
@@ -285,7 +282,7 @@ def on_claim_refused(turn: Turn, job: Job, event: Refused) -> Job | None:
         case Refusal.INVALID_REQUEST if not job.minimal:
             return send_claim(turn, job.with_(minimal=True, unmarked=True))
         case Refusal.INVALID_REQUEST:
-            turn.do(Forget(job.identity))
+            turn.do(Forget(job.identity), Clean(job.identity))
             _look_past(turn, job, f"the service will not take the claim: {event.message}")
             return None
         case Refusal.VERSION_MISMATCH:  # Ours already, or another version: over HTTPS the service does not tell.
@@ -332,7 +329,7 @@ def on_claim_described(turn: Turn, job: Job, event: Described) -> Job | None:
 def drop(turn: Turn, job: Job, why: str) -> None:
     """Forget an execution that is not ours; dropping it makes the core look again."""
     turn.note(f"not claimed: {why}", job.identity)
-    turn.do(Forget(job.identity), Clean(job.identity))
+    turn.do(Forget(job.identity))
 
 
 def over(turn: Turn, job: Job, why: str) -> Job | None:
@@ -347,7 +344,6 @@ def over(turn: Turn, job: Job, why: str) -> Job | None:
 
 def on_claim_unanswered(turn: Turn, job: Job, event: Unanswered) -> Job:  # noqa: ARG001
     """The claim may have been applied or not: send it again; the version check tells."""
-    turn.do(Kill(job.identity))  # What was made ready need not wait for that, which may take long.
     job = job.with_(open=None).without(Timer.REPLY)
     return retry(turn, job) if turn.connected else job.with_(tries=job.tries + 1)
 
@@ -362,7 +358,6 @@ def on_claim_not_saved(turn: Turn, job: Job, event: NotSaved) -> Job:
     if job.aside:  # An observer changes nothing: it needs no journal.
         turn.do(*event.withheld)
         return job
-    turn.do(Kill(job.identity))
     job = job.with_(open=None, note=event.reason).without(Timer.REPLY, Timer.RENEW)
     return save_later(turn, job, event.reason)
 

@@ -82,13 +82,6 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class GetReady:
-    """Make the process that `run` will most likely ask for; without Run and Go it does nothing, and Clean ends it."""
-
-    run: Run
-
-
-@dataclass(frozen=True, slots=True)
 class Go:
     """Let the spawned process begin."""
 
@@ -130,6 +123,4 @@ class Note:
     warning: bool = False
 
 
-Effect = (
-    Save | Forget | Send | Judge | AskGates | Refresh | Run | GetReady | Go | Kill | Reboot | Reconnect | Clean | Note
-)
+Effect = Save | Forget | Send | Judge | AskGates | Refresh | Run | Go | Kill | Reboot | Reconnect | Clean | Note

@@ -188,6 +188,7 @@ TABLE: Mapping[Phase, Mapping[type, Row]] = {
     },
     P.REPORTING: {
         Gated: IGNORE,
+        Judged: IGNORE,
         Updated: _row(report.on_updated, P.DONE),
         Refused: _row(report.on_refused, P.DONE),
         Described: _row(report.on_described, P.DONE),

@@ -43,7 +43,7 @@ def on_due(turn: Turn, job: Job, event: Due) -> Job:  # noqa: C901 - one case a 
             return send_progress(turn, job)
         case Timer.RENEW if not job.stop_why and can_send(turn, job):
             return send_progress(turn, job)
-        case Timer.RENEW if job.open is not None:
+        case Timer.RENEW if job.open is not None or job.stop_why:
             return job.at(Timer.RENEW, turn.now.clock + RENEW_AGAIN)
         case _:
             return job

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from thingjobs.exits import Exit
 from thingjobs.machine import gating
-from thingjobs.machine.effects import Go, Kill, Reconnect, Refresh, Run, Save
+from thingjobs.machine.effects import Go, Reconnect, Refresh, Run, Save
 from thingjobs.machine.gating import Before
 from thingjobs.machine.report import can_send, close, owe, send_progress, update
 from thingjobs.machine.state import PHASE_OF, Job, Kind, Stopping, Timer
@@ -50,12 +50,7 @@ def start(turn: Turn, job: Job) -> Job:
     job = job.at(Timer.LEARN, clock + LEARN_AFTER).at(Timer.PROGRESS, clock + FIRST_PROGRESS_AFTER)
     if Timer.RENEW not in job.timers:  # The reply to the claim was lost: when its step timer began is not known.
         job = job.at(Timer.RENEW, clock + RENEW_AGAIN)
-    return begin(turn, job, first_verb(job.record.plan))
-
-
-def first_verb(plan: Plan) -> Verb:
-    """Return what runs first after the claim."""
-    return Verb.PREPARE if Verb.PREPARE in plan.verbs else Verb.APPLY
+    return begin(turn, job, Verb.PREPARE if Verb.PREPARE in job.record.plan.verbs else Verb.APPLY)
 
 
 def begin(turn: Turn, job: Job, verb: Verb, *, rebooted: bool = False) -> Job:
@@ -85,7 +80,7 @@ def on_gated(turn: Turn, job: Job, event: Gated) -> Job:
     waited = job.gate_tries
     job, at = gating.wait(turn, job, event)
     if not waited:
-        turn.do(Kill(job.identity), Save(job.record))  # What was made ready does not wait as long as a gate may.
+        turn.do(Save(job.record))
     return job.at(Timer.AGAIN, at)
 
 
@@ -194,7 +189,9 @@ def on_finished(turn: Turn, job: Job, event: Finished) -> Job:
 
 def ended(job: Job, event: Finished) -> tuple[Job, bool]:
     """Return the job without its running verb, and whether the ending is of that verb and not of an earlier run."""
-    if event.verb is not job.running or event.attempt != job.record.attempts.get(event.verb):
+    # The record names no verb while a new run of it is about to be made: an ending is then of an earlier one.
+    expected = job.running if job.running is job.record.verb else None
+    if event.verb is not expected or event.attempt != job.record.attempts.get(event.verb):
         return job, False
     details = {**job.record.details, **job.heard.details, **event.ending.details}
     job = job.with_(running=None, wants_fresh=False, details=details, heard=replace(job.heard, details=NOTHING))

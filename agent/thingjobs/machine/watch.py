@@ -164,7 +164,8 @@ def ended(turn: Turn, job: Job, status: Status | None) -> Job:
     job = job.without(Timer.PROGRESS, Timer.RENEW, Timer.LEARN, Timer.DEADLINE)
     if job.phase is Phase.PREPARING:
         return _stop_prepare(turn, job)
-    if job.phase is Phase.APPLYING and job.running is None and not job.record.applied:
+    waits = job.phase is Phase.APPLYING or (job.phase is Phase.REBOOTING and job.record.reboot_asked == 0)
+    if waits and job.running is None and not job.record.applied:
         return undo(turn, job)  # Nothing began; a time-out of what waits for a gate or the journal never begins it.
     turn.do(Save(job.record))
     return _cancel(turn, job) if job.record.cancelled else job
@@ -232,7 +233,12 @@ def _reboot(turn: Turn, job: Job) -> Job:
         job = job.with_(again=None, note="")
         return fail(turn, job, Code.REBOOT_FAILED, f"the machine did not reboot when told {asked - 1} times")
     until = turn.until(REBOOT_WAIT)
-    job = job.with_(reboot_asked=asked, until=until)
+    minutes = f"{REBOOT_WAIT / 60:g} minutes"
+    note = "the machine was told to reboot"
+    if asked > 1:
+        note = f"{note} and did not within {minutes}: told again, {asked} of {MAX_REBOOT_REQUESTS} times"
+        turn.note(note, job.identity, warning=True)
+    job = job.with_(reboot_asked=asked, until=until, note=note)
     turn.do(Save(job.record), Reboot(job.identity))
     return job.at(Timer.REBOOT, until.at)
 
@@ -264,7 +270,9 @@ def on_reboot_due(turn: Turn, job: Job, event: Due) -> Job:
         turn.do(Save(job.record), *job.withheld)
         held, job = job.withheld, job.with_(withheld=())
         return job.at(Timer.REBOOT, turn.now.clock + REBOOT_WAIT) if held else job
-    if event.timer in (Timer.RENEW, Timer.LEARN):
+    if event.timer is Timer.DEADLINE and job.record.reboot_asked:
+        return job
+    if event.timer in (Timer.RENEW, Timer.LEARN, Timer.DEADLINE):
         return on_due(turn, job, event)
     return reboot_now(turn, job) if event.timer is Timer.REBOOT else job
 

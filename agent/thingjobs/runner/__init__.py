@@ -10,7 +10,6 @@ import contextlib
 import errno
 import logging
 import os
-import signal
 import subprocess
 import time
 from dataclasses import replace
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from thingjobs import boot
 from thingjobs.errors import ScarceError, StateError
-from thingjobs.machine.events import Evidence, Finished
+from thingjobs.exits import Exit
+from thingjobs.machine.events import Ending, Evidence, Finished
 from thingjobs.runner import cgroup, exits, given, leftovers
 from thingjobs.runner.place import HOLD, Account, Place, account_for, homes, own_home
 from thingjobs.runner.process import Started, open_exit, put_into, start
@@ -39,6 +39,8 @@ __all__ = ["INHERITED", "Runner", "Settings"]
 log = logging.getLogger("thingjobs")
 
 MAX_LOGS = 50
+#: A verb that could not be watched, for want of a thread, is tried again after this.
+SHORT_SECONDS = 30.0
 FULL = (errno.ENOSPC, errno.EDQUOT)
 #: What is short may come back; a read-only disk or a failing one may be mended.
 SCARCE = (*FULL, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
@@ -69,11 +71,6 @@ class Runner:
 
     # --- one run of a verb ----------------------------------------------------------------------------------------
 
-    def get_ready(self, run: Run) -> None:
-        """Make the process that `spawn` will most likely be asked for; why it cannot be made is said there."""
-        with contextlib.suppress(StateError):
-            self.spawn(run)
-
     def spawn(self, run: Run) -> Process:
         """Make the process of a verb; it waits for `go`.
 
@@ -83,8 +80,6 @@ class Runner:
         """
         record = run.record
         try:
-            if ready := self._ready(run):
-                return ready.process
             account = account_for(record.plan)
             place = self._prepared(run, account)
             environment = self._environment(place, run.verb, account)
@@ -98,24 +93,6 @@ class Runner:
             raise StateError(f"{record.plan.argv[0]}: {error}") from None
         self._started[record.identity] = (run, self._confined(started, run))
         return started.process
-
-    def _ready(self, run: Run) -> Started | None:
-        """Return the process that was made before, if it serves for `run`; its job.json may have to be another.
-
-        Raises:
-            OSError: job.json could not be written.
-        """
-        before, started = self._started.pop(run.record.identity, (run, None))
-        if started is None:
-            return None
-        plan, params = run.record.plan, before.record.plan.params
-        if replace(before, record=run.record) != run or replace(plan, params=params) != before.record.plan:
-            started.abandon()
-            return None
-        self._started[run.record.identity] = (run, started)
-        if plan.params != params:
-            self._prepare(self._place(run.record.identity), run, account_for(plan))
-        return started
 
     def _prepared(self, run: Run, account: Account | None) -> Place:
         """Return the place of a run, made ready for it.
@@ -193,7 +170,8 @@ class Runner:
             started.abandon()
             if watcher is not None:
                 watcher.discard()
-            ending = exits.ending(None, said_before(subject.exit_file), str(error))
+            # Nothing ran, and what is short may come back.
+            ending = Ending(Exit.LATER, reason=f"it could not be watched: {error}", after=SHORT_SECONDS)
             self._put(Finished(identity, run.verb, run.attempt, ending))
             return
         started.go()
@@ -221,16 +199,13 @@ class Runner:
 
     def kill(self, identity: Identity) -> None:
         """End a verb: one that has not begun at once and without a word, one that runs by SIGTERM, then SIGKILL."""
-        watcher = self._watchers.get(identity)
-        if not self._abandon(identity) and watcher is not None:
-            watcher.end()
-
-    def _abandon(self, identity: Identity) -> bool:
-        """End a process that has not begun; return whether there was one."""
         found = self._started.pop(identity, None)
         if found is not None:
             found[1].abandon()
-        return found is not None
+            return
+        watcher = self._watchers.get(identity)
+        if watcher is not None:
+            watcher.end()
 
     def refresh(self, record: Record) -> None:
         """Write job.json anew for the verb that runs: the parameters of `record`, under the next revision.
@@ -275,10 +250,6 @@ class Runner:
             place = self._place_found(record.identity)
             family = self._family(record, verb, attempt, process, place)
             pidfd = self._open_process(process)
-            if pidfd is not None and exits.stored(place.exit_file(verb, attempt)).never:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # Its shim has nothing to keep for anybody.
-                os.close(pidfd)
-                pidfd = None
             if pidfd is None:
                 return self._ended(record, verb, attempt, family)
             pipes = self._open_pipes(place, pidfd)
@@ -357,7 +328,6 @@ class Runner:
 
     def clean(self, identity: Identity) -> None:
         """Remove an execution's folder and keep its log."""
-        self._abandon(identity)
         watcher = self._watchers.pop(identity, None)
         place = self._place(identity)
         self._settled.discard(identity)

@@ -53,7 +53,7 @@ def stored_in(fd: int) -> Stored:
 def _understood(head: bytes, end: bytes) -> Stored:
     line, newline, _ = head.partition(b"\n")
     code = int(line) if newline and line.isdigit() else None
-    return Stored(end == b"\n", line + newline == NEVER, code)
+    return Stored(end == b"\n", head == NEVER, code)
 
 
 def signal_name(code: int | None) -> str:

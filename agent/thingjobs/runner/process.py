@@ -5,22 +5,17 @@ agent dies before, nothing ran, and a file says so), holds the pipes open so tha
 instead of dying, and stores the exit status in that file. Then it wakes the agent by an empty line among the events,
 and stays, and with it what is in the pipes, until an agent has read that and kills it. What the shell itself has to
 say of a handler's death ("Killed") goes nowhere: the handler's own last words are the reason.
-
-Our own `thingjobs.child` is started at once and waits for its go by itself: the start of an interpreter takes longer
-than all else around a short job.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from thingjobs import boot
-from thingjobs.child import GATE, START
 from thingjobs.model import Process
 from thingjobs.runner.exits import NEVER
 from thingjobs.runner.sweep import SHIM_NAME, Family
@@ -33,33 +28,22 @@ if TYPE_CHECKING:
     from thingjobs.runner.cgroup import Cell, Tree
     from thingjobs.runner.place import Account, Place
 
-#: What the shim exits with by itself: nothing ran.
-SHIM_FAILED = 125
-
-
-def _shim(before: str, program: str) -> str:
-    """Return the shim that does `before`, runs `program` and stores how it ended.
-
-    If the status cannot be stored (the disk is full), the shim's own says it; an agent that is there hears that.
-    """
-    return f"""\
-{before}
-exec 3<>"$JOB_EVENTS" 4>>"$1" 5>&2 2>/dev/null || exit {SHIM_FAILED}
-hold=${{1%/*}}/hold
+#: If the status cannot be stored (the disk is full), the shim's own says it; an agent that is there hears that.
+SHIM = """\
+read -r go || { echo never >>"$1"; exit 125; }
+exec 3<>"$JOB_EVENTS" 4>>"$1" 5>&2 2>/dev/null </dev/null || exit 125
+hold=${1%/*}/hold
 shift
 trap : TERM INT HUP
-({program} 2>&5 3>&- 5>&-)
+(exec "$@" 2>&5 3>&- 4>&- 5>&-)
 status=$?
 trap '' TERM INT HUP
 echo "$status" >&4 || exit "$status"
 echo >&3
 read -r status <>"$hold"
 """
-
-
-SHIM = _shim('read -r go || { echo never >>"$1"; exit 125; }', 'exec "$@" </dev/null 4>&-')
-#: For a program of ours, which starts at once, waits for its go by itself, and keeps its author's code out until then.
-EAGER_SHIM = _shim(":", f'{GATE}=4; export {GATE}; exec "$@"')
+#: What the shim exits with by itself: nothing ran.
+SHIM_FAILED = 125
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +66,9 @@ class Started:
 
     def abandon(self) -> None:
         """End it before it began: nothing runs, nothing is left but a file that says so."""
-        self.family.kill()  # At once, so that nobody is left to see the gate close.
-        self.child.wait()
         os.close(self.gate)
+        self.child.kill()
+        self.child.wait()
         # The shim says so too, where it was quick enough. An agent that finds its pid in the journal must not wonder.
         with contextlib.suppress(OSError):
             flags = os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -118,12 +102,11 @@ def start(place: Place, run: Run, *, environment: Mapping[str, str], account: Ac
         held.callback(os.close, out)
         err = os.open(place.folder / "stderr", os.O_RDWR | os.O_CLOEXEC)
         held.callback(os.close, err)
-        shim = EAGER_SHIM if any(word.endswith(START) for word in run.record.plan.argv) else SHIM
-        argv = ["/bin/sh", "-c", shim, SHIM_NAME.decode(), str(exit_file), *run.record.plan.argv]
+        argv = ["/bin/sh", "-c", SHIM, SHIM_NAME.decode(), str(exit_file), *run.record.plan.argv]
         since = boot.moment()
         child = _spawn(argv, (wait, out, err), place.work, environment, account)
         undo.callback(child.wait)
-        undo.callback(os.killpg, child.pid, signal.SIGKILL)
+        undo.callback(child.kill)
         pidfd = os.pidfd_open(child.pid)
         undo.callback(os.close, pidfd)
         process = Process(child.pid, boot.start_time(child.pid) or 0, boot_id)

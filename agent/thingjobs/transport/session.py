@@ -19,7 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from thingjobs.errors import WireError
-from thingjobs.jobs import Connected
+from thingjobs.jobs import RENEWED, Connected
 from thingjobs.transport.dial import explain, tls_context
 from thingjobs.transport.patience import Cause, Ended, kind_of
 from thingjobs.transport.topics import Topics
@@ -172,7 +172,7 @@ class Session:
             where = f"{self._link.address} took {self._asks} requests and answered none"
             self._end(f"{where}; does the policy allow iot:Receive on {self._base}*?", Cause.DEAF)
         else:
-            self._end("a new connection was asked for", Cause.RENEWED)
+            self._end(RENEWED, Cause.RENEWED)
         self._bell.ring()
 
     # --- the thread -----------------------------------------------------------------------------------------------
