@@ -13,7 +13,8 @@ from thingjobs.model import Identity, JobId, Phase, Verb
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from thingjobs.journal import Found, Journal, Loaded
+    from thingjobs.generations import Found, Loaded
+    from thingjobs.journal import Journal
     from thingjobs.model import Record
     from thingjobs.registry import Registry
     from thingjobs.runner import Runner

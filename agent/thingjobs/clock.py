@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from thingjobs import boot
+
 #: systemd-timesyncd makes it, once it has set the clock; whoever sets the clock by other means may do the same.
 SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
 #: The error that the kernel starts with, and comes back to after half a day without correction: NTP_PHASE_LIMIT.
@@ -38,7 +40,7 @@ class Reading:
 
 def read() -> Reading:
     """Return the present reading."""
-    return Reading(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), synchronised())
+    return Reading(time.time(), boot.clock(), synchronised())
 
 
 def synchronised(file: Path = SYNCHRONISED) -> bool:

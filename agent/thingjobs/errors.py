@@ -16,12 +16,17 @@ A new class is made only if somebody catches it. Messages are lower case and say
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from thingjobs.model import Code
+
+
+#: The errnos of a full disk, or of a full share of it.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ThingjobsError(Exception):

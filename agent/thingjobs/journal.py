@@ -16,25 +16,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from thingjobs import records
-from thingjobs.errors import StateBusyError, StateError
-from thingjobs.generations import Found, Loaded, read_all, read_only
+from thingjobs.errors import FULL, StateBusyError, StateError
+from thingjobs.generations import read_all
 from thingjobs.model import Phase
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from thingjobs.generations import Found
     from thingjobs.model import Identity, Record
-
-__all__ = ["Found", "Journal", "Loaded", "read_only"]
 
 RESERVE_BYTES = 1024 * 1024
 #: Finished executions whose tombstones are kept, so that nothing runs again.
 MAX_TOMBSTONES = 200
 PRUNE_AT = 300
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 #: What a person can do about it.
 _ADVICE = {
-    **dict.fromkeys(_FULL, "free some space there"),
+    **dict.fromkeys(FULL, "free some space there"),
     errno.EROFS: "see in `dmesg` why it is read-only, then mount it for writing again",
     errno.EIO: "the disk fails; see `dmesg`",
     errno.EACCES: "give it to the account that the agent runs as",
@@ -192,7 +190,7 @@ class Journal:
         try:
             self._replace(record.identity.key, data, durable=durable)
         except OSError as error:
-            if error.errno not in _FULL or not self.give_up_reserve():
+            if error.errno not in FULL or not self.give_up_reserve():
                 raise
             self._replace(record.identity.key, data, durable=durable)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from thingjobs.machine.effects import Run
+from thingjobs.policy import backoff
 
 if TYPE_CHECKING:
     from thingjobs.machine.effects import AskGates, Judge
@@ -71,8 +72,8 @@ class Postponed:
         if now >= before.until and isinstance(effect, Run):
             del self._waiting[key]
             return False
-        pause = min(CAP, FIRST * 2.0**before.tries)
-        self._waiting[key] = _Try(effect, before.tries + 1, now + pause, before.until)
+        tries = before.tries + 1
+        self._waiting[key] = _Try(effect, tries, now + backoff(tries, 1.0, first=FIRST / 2, cap=CAP), before.until)
         return True
 
     def take(self, now: float) -> list[Judge | AskGates | Run]:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from thingjobs import statusbox
-from thingjobs.journal import read_only
+from thingjobs.generations import read_only
 from thingjobs.model import Phase
 from thingjobs.testing import JobsService
 from thingjobs.testing.broker import BrokerJobsService

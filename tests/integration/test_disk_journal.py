@@ -19,7 +19,8 @@ import pytest
 from thingjobs import journal as journal_module
 from thingjobs import records
 from thingjobs.errors import StateBusyError, StateError
-from thingjobs.journal import Found, Journal, Loaded
+from thingjobs.generations import Found, Loaded
+from thingjobs.journal import Journal
 from thingjobs.model import Identity, JobId, Phase, Plan, Record, Result, Status
 
 if TYPE_CHECKING:

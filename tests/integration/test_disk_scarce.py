@@ -230,6 +230,18 @@ def test_the_reserve_is_given_up_for_a_verb_that_finds_no_room() -> None:
 # --- what is tried again --------------------------------------------------------------------------------------------
 
 
+def test_what_waits_for_a_day_is_still_tried() -> None:
+    asked = AskGates(RECORD, "claim")
+    postponed, now = Postponed(), 0.0
+    for _ in range(2 * 60 * 24):
+        assert postponed.add("fw-1", asked, now)
+        due = postponed.next_due()
+        assert due is not None
+        assert 0 < due - now <= CAP
+        assert postponed.take(due) == [asked]
+        now = due
+
+
 def test_what_is_postponed_is_tried_at_growing_distances_and_a_verb_not_for_ever() -> None:
     postponed = Postponed()
     now, times = 100.0, []

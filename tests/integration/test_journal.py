@@ -19,7 +19,8 @@ from thingjobs import journal as journal_module
 from thingjobs import records
 from thingjobs.beginning import Beginning
 from thingjobs.errors import StateBusyError, StateError
-from thingjobs.journal import Found, Journal, Loaded, read_only
+from thingjobs.generations import Found, Loaded, read_only
+from thingjobs.journal import Journal
 from thingjobs.model import Identity, JobId, Phase, Plan, Record, Result, Status
 from thingjobs.runner import Runner, Settings
 

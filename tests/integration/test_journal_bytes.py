@@ -15,7 +15,8 @@ import pytest
 
 from thingjobs import records
 from thingjobs.beginning import Beginning
-from thingjobs.journal import Found, Journal, Loaded
+from thingjobs.generations import Found, Loaded
+from thingjobs.journal import Journal
 from thingjobs.machine import Now, State, step
 from thingjobs.machine.effects import AskGates, Effect, Run, Send
 from thingjobs.machine.events import Ending, Event, Evidence, Finished, Gated, Resumed, Spawned

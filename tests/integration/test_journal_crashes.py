@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from thingjobs import journal as journal_module
-from thingjobs.journal import Found, Journal, Loaded
+from thingjobs.generations import Found, Loaded
+from thingjobs.journal import Journal
 from thingjobs.model import Identity, JobId, Phase, Plan, Record, Result, Status
 
 if TYPE_CHECKING:

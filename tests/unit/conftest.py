@@ -7,6 +7,7 @@ from collections import deque
 from typing import Any
 
 import pytest
+from tests.unit.plans import PLAN
 
 from thingjobs import records
 from thingjobs.jobs import Connected, Disconnected
@@ -19,7 +20,6 @@ from thingjobs.testing import JobsService, ManualClock
 from thingjobs.transport.topics import Topics
 
 THING = ThingName("pump-7")
-PLAN = Plan(handler="h", argv=("/h",))
 
 
 class World:
@@ -249,3 +249,9 @@ class World:
 def new_world() -> type[World]:
     """Makes worlds: the class itself, because test files import nothing from each other."""
     return World
+
+
+@pytest.fixture(params=["InvalidStateTransition", "TerminalStateReached"])
+def refusal(request: pytest.FixtureRequest) -> Any:
+    """The two ways in which the service may refuse an update of what is over."""
+    return request.param

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.unit.plans import ALL, BEFORE, verbs
 
 from thingjobs.machine.events import Progressed
-from thingjobs.model import Limits, Plan, Status, Verb
+from thingjobs.model import Limits, Status, Verb
 from thingjobs.testing import Lost
 
 if TYPE_CHECKING:
@@ -16,20 +17,7 @@ if TYPE_CHECKING:
 
     from tests.unit.conftest import World
 
-PLAN = Plan(handler="h", argv=("/h",))
-ALL = replace(PLAN, verbs=frozenset(Verb) - {Verb.CHECK})
 DAY = 86400.0
-BEFORE = {
-    Verb.PREPARE: (),
-    Verb.APPLY: (Verb.PREPARE,),
-    Verb.VERIFY: (Verb.PREPARE, Verb.APPLY),
-    Verb.COMMIT: (Verb.PREPARE, Verb.APPLY, Verb.VERIFY),
-}
-
-
-def verbs(*names: Verb, **more: Any) -> Plan:
-    """Return a plan whose handler declares `apply` and these."""
-    return replace(PLAN, verbs=frozenset({Verb.APPLY, *names}), **more)
 
 
 # --- how a cancel is noticed --------------------------------------------------------------------------------------
@@ -106,12 +94,6 @@ def noticed(request: pytest.FixtureRequest) -> Callable[[World, Callable[[World]
     """Each way in which the agent hears of it."""
     way: Callable[[World, Callable[[World], None]], None] = request.param
     return way
-
-
-@pytest.fixture(params=["InvalidStateTransition", "TerminalStateReached"])
-def refusal(request: pytest.FixtureRequest) -> Any:
-    """The two ways in which the service may refuse an update of what is over."""
-    return request.param
 
 
 def test_before_apply_it_is_stopped_and_nothing_has_changed(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.unit.plans import ALL, BEFORE, PLAN, verbs
 
 from thingjobs.machine import Now, State, step
 from thingjobs.machine.effects import Note, Run
@@ -17,23 +18,8 @@ from thingjobs.testing import Lost, Refuse
 if TYPE_CHECKING:
     from tests.unit.conftest import World
 
-PLAN = Plan(handler="h", argv=("/h",))
-ALL = replace(PLAN, verbs=frozenset(Verb) - {Verb.CHECK})
-
-
-def verbs(*names: Verb, **more: Any) -> Plan:
-    """Return a plan whose handler declares `apply` and these."""
-    return replace(PLAN, verbs=frozenset({Verb.APPLY, *names}), **more)
-
 
 # --- reboots ------------------------------------------------------------------------------------------------------
-
-BEFORE = {
-    Verb.PREPARE: (),
-    Verb.APPLY: (Verb.PREPARE,),
-    Verb.VERIFY: (Verb.PREPARE, Verb.APPLY),
-    Verb.COMMIT: (Verb.PREPARE, Verb.APPLY, Verb.VERIFY),
-}
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.unit.plans import ALL, PLAN
 
 from thingjobs.jobs import Describe, Refusal, Refused, Update
 from thingjobs.jobs import State as Stored
 from thingjobs.machine import effects as do
 from thingjobs.machine.events import Progressed
 from thingjobs.machine.state import Timer
-from thingjobs.model import Code, Phase, Plan, Result, Status, Verb
+from thingjobs.model import Code, Phase, Result, Status, Verb
 from thingjobs.testing import Lost, Refuse
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
     from thingjobs.machine.state import Job
 
-PLAN = Plan(handler="h", argv=("/h",))
-ALL = replace(PLAN, verbs=frozenset(Verb) - {Verb.CHECK})
 WITH_CHECK = replace(PLAN, verbs=frozenset({Verb.CHECK, Verb.APPLY, Verb.ROLLBACK}))
 
 

@@ -7,35 +7,17 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.unit.plans import ALL, BEFORE, PLAN, verbs
 
 from thingjobs.jobs import NextChanged
 from thingjobs.machine.events import Progressed
-from thingjobs.model import Limits, Plan, Verb
+from thingjobs.model import Limits, Verb
 from thingjobs.testing import Lost, Refuse
 
 if TYPE_CHECKING:
     from tests.unit.conftest import World
 
-PLAN = Plan(handler="h", argv=("/h",))
-ALL = replace(PLAN, verbs=frozenset(Verb) - {Verb.CHECK})
 DAY = 86400.0
-BEFORE = {
-    Verb.PREPARE: (),
-    Verb.APPLY: (Verb.PREPARE,),
-    Verb.VERIFY: (Verb.PREPARE, Verb.APPLY),
-    Verb.COMMIT: (Verb.PREPARE, Verb.APPLY, Verb.VERIFY),
-}
-
-
-def verbs(*names: Verb, **more: Any) -> Plan:
-    """Return a plan whose handler declares `apply` and these."""
-    return replace(PLAN, verbs=frozenset({Verb.APPLY, *names}), **more)
-
-
-@pytest.fixture(params=["InvalidStateTransition", "TerminalStateReached"])
-def refusal(request: pytest.FixtureRequest) -> Any:
-    """The two ways in which the service may refuse an update of what is over."""
-    return request.param
 
 
 # --- the step timer -----------------------------------------------------------------------------------------------

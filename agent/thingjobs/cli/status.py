@@ -16,7 +16,7 @@ from thingjobs import statusbox
 from thingjobs.cli import options
 from thingjobs.cli.paint import Paint
 from thingjobs.errors import StateError
-from thingjobs.journal import read_only
+from thingjobs.generations import read_only
 from thingjobs.status import of_journal
 from thingjobs.transport.local import KEPT, outcomes
 

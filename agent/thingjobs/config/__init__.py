@@ -8,7 +8,7 @@
     files        `check_files`: certificates, keys and folders that the configuration names
     windows      maintenance windows as text
     zones        time zones by name, and the device's own
-    names        the thing's name from the host, a file or the certificate (`certificate` reads it)
+    names        the thing's name from the host, a file or the certificate
     schema       the JSON Schema, generated from the table: `python -m thingjobs.config.schema`
 
 Nothing outside this package reads configuration or the process environment, which is always an argument.

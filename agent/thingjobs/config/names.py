@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from thingjobs.config.certificate import cn_of
+from thingjobs.certificate import cn_of
 from thingjobs.model import THING_NAME_PATTERN, ThingName
 
 if TYPE_CHECKING:

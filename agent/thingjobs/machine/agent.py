@@ -49,7 +49,6 @@ from thingjobs.policy import (
     ASIDE_AFTER,
     EXPECT_NEXT_WITHIN,
     LOOK_EVERY,
-    MAX_REMEMBERED,
     MAX_SILENT,
     SAVE_RETRY_CAP,
     spread,
@@ -130,9 +129,9 @@ def _quarantine(turn: Turn, job: Job, event: JobEvent) -> None:
 
 
 def _remember(turn: Turn, identity: Identity) -> None:
-    kept = (*turn.state.remembered, identity)[-MAX_REMEMBERED:]
+    turn.remember(identity)
     deferrals = {other: known for other, known in turn.state.deferrals.items() if other != identity}
-    turn.change(remembered=kept, deferrals=deferrals, waiting_in_line=turn.state.waiting_in_line - {identity})
+    turn.change(deferrals=deferrals, waiting_in_line=turn.state.waiting_in_line - {identity})
 
 
 def _unsaved(turn: Turn, record: Record) -> None:

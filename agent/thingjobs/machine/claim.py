@@ -28,7 +28,7 @@ from thingjobs.machine.state import NO_PLAN, Deferral, Job, Kind, LookTimer, Sto
 from thingjobs.machine.verbs import begin, failure, on_not_spawned, start
 from thingjobs.machine.watch import on_doubted, on_link_up
 from thingjobs.model import Code, Execution, Phase, Plan, Record, Result, Status, Verb
-from thingjobs.policy import ASIDE_SOON, MAX_REMEMBERED, SAVE_RETRY_CAP, defer
+from thingjobs.policy import ASIDE_SOON, SAVE_RETRY_CAP, defer
 
 if TYPE_CHECKING:
     from thingjobs.jobs import Described, Refused, Updated
@@ -296,7 +296,7 @@ def on_claim_refused(turn: Turn, job: Job, event: Refused) -> Job | None:
 def _look_past(turn: Turn, job: Job, why: str) -> None:
     """Leave an execution alone that the service keeps, and takes nothing about: what waits behind it must not wait."""
     turn.note(why, job.identity, warning=True)
-    turn.change(foreign=turn.state.foreign | {job.identity})
+    turn.look_past(job.identity)
 
 
 def _on_stored_claim(turn: Turn, job: Job, event: Refused) -> Job | None:
@@ -337,7 +337,7 @@ def over(turn: Turn, job: Job, why: str) -> Job | None:
     if job.execution is not None and not job.tries:
         drop(turn, job, why)
         # A late notification may offer it once more.
-        turn.change(remembered=(*turn.state.remembered, job.identity)[-MAX_REMEMBERED:])
+        turn.remember(job.identity)
         return None
     return close(turn, job, late=f"it was over before the answer to its claim came, and nothing was changed: {why}")
 

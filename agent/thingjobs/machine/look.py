@@ -157,7 +157,7 @@ def _refused(turn: Turn, look: Look, event: Refused) -> None:
     """One execution that cannot be shown holds up no other, unless the service is only too busy for that."""
     busy = event.code in (Refusal.REQUEST_THROTTLED, Refusal.INTERNAL_ERROR)
     if look.wanted is not None and not busy:
-        turn.change(foreign=turn.state.foreign | {look.wanted})
+        turn.look_past(look.wanted)
         ask(turn, Look(past=not look.aside, aside=look.aside))
     elif look.wanted is None and look.aside:
         aside_later(turn, ASIDE_AFTER)
@@ -256,5 +256,5 @@ def _look_past(turn: Turn, execution: Execution) -> None:
         reserved = execution.identity.job_id in RESERVED_IDS
         why = "over MQTT, its id cannot be told from a topic of the service" if reserved else "it is another consumer's"
         turn.note(f"left alone: {why}", execution.identity, warning=reserved)
-        turn.change(foreign=turn.state.foreign | {execution.identity})
+        turn.look_past(execution.identity)
     ask(turn, Look(past=True))

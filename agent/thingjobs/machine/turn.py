@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from thingjobs.machine.effects import Effect, Note, Send
 from thingjobs.machine.state import Job, Kind, Now, Open, State, Timer
 from thingjobs.model import NOTHING, Deadline
-from thingjobs.policy import REPLY_TIMEOUT, Settings
+from thingjobs.policy import MAX_REMEMBERED, REPLY_TIMEOUT, Settings
 from thingjobs.wire import legal_details
 
 if TYPE_CHECKING:
@@ -54,6 +54,14 @@ class Turn:
     def change(self, **changes: object) -> None:
         """Change fields of the state."""
         self.state = replace(self.state, **changes)  # type: ignore[arg-type]
+
+    def remember(self, identity: Identity) -> None:
+        """Take an execution for over, however late the service speaks of it once more; the oldest are forgotten."""
+        self.change(remembered=(*self.state.remembered, identity)[-MAX_REMEMBERED:])
+
+    def look_past(self, identity: Identity) -> None:
+        """Leave an execution alone for as long as the service shows it."""
+        self.change(foreign=self.state.foreign | {identity})
 
     def mint(self) -> str:
         """Return a string that was never returned before, by any run of the agent."""

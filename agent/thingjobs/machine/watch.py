@@ -171,9 +171,13 @@ def ended(turn: Turn, job: Job, status: Status | None) -> Job:
     return _cancel(turn, job) if job.record.cancelled else job
 
 
+def _close_unchanged(turn: Turn, job: Job) -> Job:
+    return close(turn, job, late=f"the service ended this execution ({job.record.ended}); nothing was changed")
+
+
 def _stop_prepare(turn: Turn, job: Job) -> Job:
     if job.running is None:
-        return close(turn, job, late=f"the service ended this execution ({job.record.ended}); nothing was changed")
+        return _close_unchanged(turn, job)
     job = job.with_(phase=Phase.CANCELLING)
     turn.do(Kill(job.identity), Save(job.record))
     return job
@@ -182,7 +186,7 @@ def _stop_prepare(turn: Turn, job: Job) -> Job:
 def on_cancelling_resumed(turn: Turn, job: Job, event: Resumed) -> Job:
     """The agent ended before `prepare` did: it is told to end once more."""
     if event.evidence is not Evidence.ADOPTED:
-        return close(turn, job, late=f"the service ended this execution ({job.record.ended}); nothing was changed")
+        return _close_unchanged(turn, job)
     turn.do(Kill(job.identity))
     return job.with_(running=job.record.verb)
 

@@ -16,12 +16,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from thingjobs import boot
-from thingjobs.errors import ScarceError, StateError
+from thingjobs.errors import FULL, ScarceError, StateError
 from thingjobs.exits import Exit
 from thingjobs.machine.events import Ending, Evidence, Finished
 from thingjobs.runner import cgroup, exits, given, leftovers
 from thingjobs.runner.place import HOLD, Account, Place, account_for, homes, own_home
-from thingjobs.runner.process import Started, open_exit, put_into, start
+from thingjobs.runner.process import Started, put_into, start
 from thingjobs.runner.settings import INHERITED, Settings
 from thingjobs.runner.sweep import Family, end_verbs
 from thingjobs.runner.watcher import Subject, Watcher, said_before
@@ -41,7 +41,6 @@ log = logging.getLogger("thingjobs")
 MAX_LOGS = 50
 #: A verb that could not be watched, for want of a thread, is tried again after this.
 SHORT_SECONDS = 30.0
-FULL = (errno.ENOSPC, errno.EDQUOT)
 #: What is short may come back; a read-only disk or a failing one may be mended.
 SCARCE = (*FULL, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 #: An emptied folder that waits for the next execution.
@@ -261,7 +260,7 @@ class Runner:
 
     def _adopted(self, subject: Subject) -> None:
         with contextlib.suppress(FileNotFoundError):
-            subject = replace(subject, exit_fd=open_exit(subject.exit_file))
+            subject = replace(subject, exit_fd=exits.open_exit(subject.exit_file))
         watcher = Watcher(subject, self._put, said_before(subject.exit_file))
         try:
             self._watch(watcher)

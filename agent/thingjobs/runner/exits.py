@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from thingjobs.machine.events import Ending
-from thingjobs.runner import files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,9 +34,25 @@ class Stored:
     code: int | None = None
 
 
+def open_exit(path: Path) -> int:
+    """Open an exit file, to read it whatever becomes of its folder.
+
+    Raises:
+        OSError: it is gone.
+    """
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
 def stored(path: Path) -> Stored:
     """Return what stands in an exit file; it is the handler's user's to write, so no more is believed than fits."""
-    return _understood(*files.read_ends(path, _MOST_BYTES, 1))
+    try:
+        fd = open_exit(path)
+    except OSError:
+        return Stored(complete=False)
+    try:
+        return stored_in(fd)
+    finally:
+        os.close(fd)
 
 
 def stored_in(fd: int) -> Stored:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thingjobs.errors import StateError
+from thingjobs.errors import FULL, StateError
 from thingjobs.runner import files
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Place:
         try:
             self.write_job(job, account)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in FULL:
                 raise
             # What was begun shall come to its end on a full disk: an earlier verb's has room enough.
             with files.opened_folder(self.work) as work:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from thingjobs import boot
 from thingjobs.model import Process
-from thingjobs.runner.exits import NEVER
+from thingjobs.runner.exits import NEVER, open_exit
 from thingjobs.runner.sweep import SHIM_NAME, Family
 
 if TYPE_CHECKING:
@@ -114,15 +114,6 @@ def start(place: Place, run: Run, *, environment: Mapping[str, str], account: Ac
     keeps = run.record.plan.keeps_daemons
     family = Family(child.pid, pidfd, place.work, since=since, keeps=keeps)
     return Started(child, process, gate, pipes, exit_file, exit_fd, family)
-
-
-def open_exit(exit_file: Path) -> int:
-    """Open the file for an exit status, to read it whatever becomes of its folder.
-
-    Raises:
-        OSError: it is gone.
-    """
-    return os.open(exit_file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def put_into(started: Started, tree: Tree, cell: Cell) -> Started:

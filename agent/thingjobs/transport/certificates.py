@@ -6,13 +6,11 @@ Whether a certificate can be trusted is for TLS to say; here its two dates are r
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import logging
 import math
-import re
-import ssl
 from typing import TYPE_CHECKING
 
+from thingjobs.certificate import dates_of
 from thingjobs.errors import TransportError
 
 if TYPE_CHECKING:
@@ -26,36 +24,6 @@ log = logging.getLogger("thingjobs.connection")
 DAY_SECONDS = 86_400
 #: Days before its end at which a certificate is spoken of: first at 30, then at 7, and then every day.
 FIRST_DAYS, THEN_DAYS = 30, 7
-
-_BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-#: RFC 5280 section 4.1.2.5: Validity is a SEQUENCE of two times, each UTCTime (to 2049) or GeneralizedTime, in
-#: seconds and with a Z. Nothing that stands before it in a certificate can look like this but on purpose.
-_TIME = rb"(?:\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z)"
-_VALIDITY = re.compile(rb"\x30." + _TIME + _TIME, re.DOTALL)
-
-
-def dates_of(pem: str) -> tuple[dt.datetime, dt.datetime]:
-    """Return from when and until when the first certificate of a PEM file is valid.
-
-    Raises:
-        ValueError: there is no certificate, or it has no dates.
-    """
-    block = _BLOCK.search(pem)
-    if block is None:
-        raise ValueError("holds no PEM certificate")
-    found = _VALIDITY.search(ssl.PEM_cert_to_DER_cert(block[0]))
-    if found is None:
-        raise ValueError("holds a certificate without dates")
-    return _time(found[1], found[2]), _time(found[3], found[4])
-
-
-def _time(short: bytes | None, long: bytes | None) -> dt.datetime:
-    """Read a UTCTime or a GeneralizedTime; the years of the former are 1950 to 2049 (RFC 5280 section 4.1.2.5.1)."""
-    if short is not None:
-        long = (b"19" if int(short[:2]) >= 50 else b"20") + short
-    assert long is not None  # noqa: S101 - one of the two was found
-    text = long.decode()
-    return dt.datetime.fromisoformat(f"{text[:8]}T{text[8:]}+00:00")
 
 
 def due_warning(until: float, now: float) -> int | None:
@@ -118,7 +86,7 @@ class Certificates:
         if path is None:
             return
         with contextlib.suppress(OSError, ValueError):  # opening the connection says what is wrong with it
-            _, until = dates_of(path.read_text(encoding="latin-1"))
+            _, until = dates_of(path.read_bytes())
             now = self._wall()
             number = due_warning(until.timestamp(), now)
             if number is not None and number != self._warned:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from thingjobs.certificate import dates_of
 from thingjobs.errors import TransportError
-from thingjobs.transport.certificates import dates_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -256,6 +256,6 @@ def _dates(link: Link) -> str:
     """Return until when our certificate is valid, in brackets; nothing if that cannot be known."""
     with contextlib.suppress(OSError, ValueError):
         if link.certificate is not None:
-            since, until = dates_of(link.certificate.read_text(encoding="latin-1"))
+            since, until = dates_of(link.certificate.read_bytes())
             return f" ({since:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC)"
     return ""

@@ -319,7 +319,7 @@ class Machine:
             request.wfile.write(self.image[half:])
 
     def _arrived(self) -> int:
-        parts = self._folder.glob("state/jobs/*/work/.*.part")
+        parts = (self._folder / "state" / "jobs").rglob(".*.part")
         return max((path.stat().st_size for path in parts), default=0)
 
 

@@ -1,11 +1,12 @@
-"""The common name in a certificate's subject, by a minimal walk through the DER; nothing is verified.
+"""The common name and the dates of a certificate, by a minimal walk through the DER; nothing is verified.
 
-Python's ssl module tells the subject of a peer's certificate only, and the agent has no library for others.
+Python's ssl module tells them of a peer's certificate only, and the agent has no library for others.
 Layout: RFC 5280 section 4.1, and X.690 for the encoding.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _SEQUENCE = 0x30
 _SET = 0x31
 _VERSION = 0xA0
+_UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
 _COMMON_NAME = bytes((0x55, 0x04, 0x03))  # 2.5.4.3
 #: The string types of a DirectoryString, and IA5String, which some authorities use all the same.
 _CHARSETS = {
@@ -25,6 +27,9 @@ _CHARSETS = {
     0x1C: "utf-32-be",
     0x1E: "utf-16-be",
 }
+#: Where a field stands in tbsCertificate, not counting the version, which may be left out.
+_VALIDITY, _SUBJECT = 3, 4
+_NAMES = {_VALIDITY: "dates", _SUBJECT: "subject"}
 _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -34,13 +39,35 @@ def cn_of(pem: bytes) -> str:
     Raises:
         ValueError: there is no certificate, it is damaged, or its subject has not exactly one common name.
     """
-    block = _BLOCK.search(pem)
-    if block is None:
-        raise ValueError("holds no PEM certificate")
-    names = list(_common_names(_subject(_decoded(block[1]))))
+    names = list(_common_names(_field(pem, _SUBJECT)))
     if len(names) != 1:
         raise ValueError(f"has {len(names) or 'no'} common name{'s' * bool(names)} (CN) in its subject")
     return names[0]
+
+
+def dates_of(pem: bytes) -> tuple[dt.datetime, dt.datetime]:
+    """Return from when and until when the first certificate in a PEM file is valid.
+
+    Raises:
+        ValueError: there is no certificate, it is damaged, or it has no dates.
+    """
+    match list(_elements(_field(pem, _VALIDITY))):
+        case [since, until]:
+            return _time(*since), _time(*until)
+        case _:
+            raise ValueError("holds a damaged certificate (it is not valid from one date to another)")
+
+
+def _time(tag: int, value: bytes) -> dt.datetime:
+    """Read a UTCTime, whose years are 1950 to 2049, or a GeneralizedTime (RFC 5280 section 4.1.2.5)."""
+    if tag == _UTC_TIME:
+        value = (b"19" if value >= b"50" else b"20") + value
+    elif tag != _GENERALIZED_TIME:
+        raise ValueError("holds a damaged certificate (a date is none)")
+    try:
+        return dt.datetime.fromisoformat(f"{value[:8].decode('ascii')}T{value[8:].decode('ascii')}")
+    except ValueError:
+        raise ValueError("holds a damaged certificate (a date is none)") from None
 
 
 def _decoded(text: bytes) -> bytes:
@@ -52,14 +79,17 @@ def _decoded(text: bytes) -> bytes:
         raise ValueError("holds a damaged PEM certificate (it is not base64)") from error
 
 
-def _subject(der: bytes) -> bytes:
-    """Return the content of tbsCertificate.subject."""
-    certificate = _only(der, _SEQUENCE)
+def _field(pem: bytes, index: int) -> bytes:
+    """Return the content of a field of tbsCertificate, which is a sequence."""
+    block = _BLOCK.search(pem)
+    if block is None:
+        raise ValueError("holds no PEM certificate")
+    certificate = _only(_decoded(block[1]), _SEQUENCE)
     _, body = next(_elements(certificate), (0, b""))
     fields = [element for element in _elements(body) if element[0] != _VERSION]
-    if len(fields) < 5 or fields[4][0] != _SEQUENCE:  # serial, signature, issuer, validity, subject
-        raise ValueError("holds a damaged certificate (it has no subject)")
-    return fields[4][1]
+    if len(fields) <= index or fields[index][0] != _SEQUENCE:
+        raise ValueError(f"holds a damaged certificate (it has no {_NAMES[index]})")
+    return fields[index][1]
 
 
 def _common_names(subject: bytes) -> Iterator[str]:

@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thingjobs.config.certificate import cn_of
+from thingjobs.certificate import cn_of, dates_of
 
 Names = tuple[tuple[x509.ObjectIdentifier, str], ...]
 
@@ -149,14 +149,24 @@ def name_or_reason(pem: bytes) -> str:
         return str(error)
 
 
+def dates_or_reason(pem: bytes) -> str:
+    """Return the dates, or why there are none; anything but a ValueError passes."""
+    try:
+        return "has the dates {}, {}".format(*dates_of(pem))
+    except ValueError as error:
+        return str(error)
+
+
 @given(st.data())
-def test_a_damaged_certificate_gives_a_name_or_a_reason_and_nothing_else(data: st.DataObject) -> None:
+def test_a_damaged_certificate_gives_what_it_holds_or_a_reason_and_nothing_else(data: st.DataObject) -> None:
     der = bytearray(PUMP_DER)
     for _ in range(data.draw(st.integers(1, 4))):
         der[data.draw(st.integers(0, 120))] = data.draw(st.integers(0, 255))
-    assert name_or_reason(as_pem(bytes(der)))
+    assert name_or_reason(as_pem(bytes(der))).startswith(("holds", "has"))
+    assert dates_or_reason(as_pem(bytes(der))).startswith(("holds a damaged", "has"))
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_give_a_name_or_a_reason(der: bytes) -> None:
+def test_any_bytes_give_a_reason(der: bytes) -> None:
     assert name_or_reason(as_pem(der)).startswith(("holds", "has"))
+    assert dates_or_reason(as_pem(der)).startswith("holds a damaged")
