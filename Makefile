@@ -16,7 +16,7 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test lint bench explore faults soak wheel clean
+.PHONY: help demo setup test lint bench explore faults fleet soak wheel clean
 
 help: ## this list
 	@echo "thingjobs, the job agent for AWS IoT things. What make can do here:"
@@ -49,6 +49,11 @@ faults: $(DEV_READY) ## the real agent killed, cut off and out of room at every 
 	@sh tests/install-mosquitto.sh
 	@THINGJOBS_KILLS=all THINGJOBS_DISK_FAULTS=all THINGJOBS_ALL_CUTS=1 $(BIN)/python -m pytest --timeout 0 \
 	    -n auto --dist load tests/integration/kills tests/integration/test_journal_bytes.py tests/integration/test_disk.py tests/acceptance/firmware $(ARGS)
+
+fleet: $(DEV_READY) ## 100,000 simulated devices after an outage, and 500 real connections; half an hour
+	@sh tests/install-mosquitto.sh
+	@THINGJOBS_FLEET_DEVICES=$${THINGJOBS_FLEET_DEVICES:-100000} THINGJOBS_FLEET_AGENTS=$${THINGJOBS_FLEET_AGENTS:-500} \
+	    $(BIN)/python -m pytest -s --timeout 0 tests/fleet $(ARGS)
 
 soak: $(DEV_READY) ## 10,000 jobs and 1,000 lost connections on one agent; THINGJOBS_SOAK_JOBS says how many
 	@sh tests/install-mosquitto.sh

@@ -14,6 +14,7 @@ import functools
 import http.client
 import importlib.util
 import ipaddress
+import itertools
 import os
 import shutil
 import signal
@@ -324,10 +325,24 @@ class Server:
         self._process = None
 
 
+@functools.cache
+def _ports() -> Iterator[int]:
+    """Give the ports of this process, in turn: a thousand for each of those that run tests beside each other.
+
+    They lie below those that the kernel gives to clients (ip_local_port_range): one of them might have a port before
+    its server does.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first, begin = 12_000 + 1_000 * (worker % 20), os.getpid()
+    return itertools.cycle(first + (begin + at) % 1_000 for at in range(1_000))
+
+
 def free_port() -> int:
     """Return a loopback port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    for port in _ports():
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError
 
 
 @pytest.fixture(scope="session")

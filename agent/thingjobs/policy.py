@@ -27,8 +27,15 @@ ADOPTED_GRACE = 10.0
 EXPECT_NEXT_WITHIN = 5.0
 #: A safety net, not a poll: every notification may be lost.
 LOOK_EVERY = 6 * 3600.0
+#: After an outage a whole fleet asks the same account what is pending, which for nearly all of it is nothing: the
+#: question waits up to as long as the outage was, and no longer than this.
+LOOK_SPREAD = 300.0
+#: Whoever was away for less looks at once: so soon after a loss, jitter has spread the connections themselves.
+BLIP = 5.0
 RETRY_FIRST = 1.0
 RETRY_CAP = 300.0
+#: A search that the account has no room for comes again after 30, 60, 120 … seconds at most: others are at it as well.
+CROWDED_FIRST = 15.0
 SAVE_RETRY_CAP = 60.0
 DEFER_FIRST = 60.0
 DEFER_CAP = 900.0
@@ -96,6 +103,16 @@ def backoff(tries: int, roll: float, *, first: float = RETRY_FIRST, cap: float =
 def spread(seconds: float, roll: float, share: float = 1 / 3) -> float:
     """Return `seconds` give or take `share` of it."""
     return seconds * (1 + share * (2 * roll - 1))
+
+
+def look_delay(away: float, roll: float) -> float:
+    """Return how long the search waits after a reconnect, when nothing is at stake.
+
+    Args:
+        away: seconds without a connection.
+        roll: randomness in [0, 1).
+    """
+    return roll * min(away, LOOK_SPREAD) if away >= BLIP else 0.0
 
 
 def renew_after(minutes: int) -> float:

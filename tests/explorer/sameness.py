@@ -72,6 +72,7 @@ class Sameness:
         world, state = self.world, self.world.state
         yield [self.job(job) for job in state.jobs.values()]
         yield written(state.offer), state.look, state.silent, self.ago(state.connected_at)
+        yield None if state.connected_at is not None else self.ago(state.lost_at)
         yield len(state.remembered), len(state.foreign), len(state.waiting_in_line)
         yield [self.record(record) for record in state.unsaved], self.timers(state.timers)
         yield [(known.tries, self.ago(known.since)) for known in state.deferrals.values()]

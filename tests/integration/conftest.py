@@ -5,19 +5,30 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
 from thingjobs import statusbox
+from thingjobs.model import ThingName
+from thingjobs.transport.dial import Link
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from thingjobs.testing import JobsService, Message
+
+THING = ThingName("pump-7")
 
 PATIENCE_SECONDS = 30
 
@@ -194,3 +205,165 @@ def eventually(true: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> An
 def eventually_fixture() -> Callable[..., Any]:
     """Waits for something to become true."""
     return eventually
+
+
+class PolicyBroker:
+    """An MQTT broker with the Jobs service inside that closes the connection on what its policy denies.
+
+    That is what AWS IoT Core does; Mosquitto answers with a reason code instead, or drops the message.
+
+    Attributes:
+        publish: what may be published; a regular expression for the topic below $aws/things/THING/jobs/.
+        subscribe: the same for filters.
+        connect: which client ids are let in; a regular expression.
+        receive: whether anything is delivered.
+        says: whether a DISCONNECT with its reason is sent before the end (MQTT 5).
+        log: connections (`connect`), and all that was denied, in order.
+    """
+
+    def __init__(self, thing: ThingName, service: JobsService, version: int, *, says: bool = True) -> None:
+        self._thing = thing
+        self.publish = self.subscribe = self.connect = ".*"
+        self.receive = True
+        self.says = says and version == 5
+        self.log: list[str] = []
+        self._service = service
+        self._v5 = version == 5
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        port = int(self._listener.getsockname()[1])
+        self.link = Link("127.0.0.1", port, thing, thing, keep_alive=5, version=version)
+        self._sock: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name="policy-broker")
+
+    def __enter__(self) -> Self:
+        self._unlisten = self._service.listen(None, self._deliver)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._unlisten()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with contextlib.suppress(OSError):
+            if self._sock is not None:
+                self._sock.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+
+    def end(self, code: int) -> None:
+        """End the connection with a reason."""
+        self._send(bytes((0xE0, 2, code, 0)))
+        if self._sock is not None:
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def denied(self, what: str) -> int:
+        return self.log.count(what)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            self._sock = sock
+            with sock, contextlib.suppress(OSError, EOFError):
+                while self._packet(*self._read(sock)):
+                    pass
+            self._sock = None
+
+    def _read(self, sock: socket.socket) -> tuple[int, bytes]:
+        def exactly(size: int) -> bytes:
+            data = b""
+            while len(data) < size:
+                more = sock.recv(size - len(data))
+                if not more:
+                    raise EOFError
+                data += more
+            return data
+
+        kind, size, shift = exactly(1)[0], 0, 0
+        while True:
+            byte = exactly(1)[0]
+            size |= (byte & 0x7F) << shift
+            shift += 7
+            if not byte & 0x80:
+                return kind & 0xF0, exactly(size)
+
+    def _packet(self, kind: int, body: bytes) -> bool:
+        match kind:
+            case 0x10:
+                return self._connected(body)
+            case 0x80:
+                return self._subscribed(body)
+            case 0x30:
+                return self._published(body)
+            case 0xC0:
+                self._send(b"\xd0\0")
+            case 0xE0:
+                return False
+        return True
+
+    def _connected(self, body: bytes) -> bool:
+        self.log.append("connect")
+        rest = body[10 + (1 + body[10] if self._v5 else 0) :]
+        (size,) = struct.unpack("!H", rest[:2])
+        if not re.fullmatch(self.connect, rest[2 : 2 + size].decode()):
+            if self.says:
+                self._send(b"\x20\x03\0\x87\0")
+            return False
+        self._send(b"\x20\x03\0\0\0" if self._v5 else b"\x20\x02\0\0")
+        return True
+
+    def _subscribed(self, body: bytes) -> bool:
+        rest, count = body[3 if self._v5 else 2 :], 0
+        while rest:
+            (size,) = struct.unpack("!H", rest[:2])
+            suffix = rest[2 : 2 + size].decode().split("/", 4)[4]
+            if not re.fullmatch(self.subscribe, suffix):
+                return self._deny(f"subscribe {suffix}")
+            rest, count = rest[3 + size :], count + 1
+        answer = body[:2] + (b"\0" if self._v5 else b"") + b"\1" * count
+        self._send(bytes([0x90, len(answer)]) + answer)
+        return True
+
+    def _published(self, body: bytes) -> bool:
+        (size,) = struct.unpack("!H", body[:2])
+        suffix = body[2 : 2 + size].decode().split("/", 4)[4]
+        mid = body[2 + size : 4 + size]
+        if not re.fullmatch(self.publish, suffix):
+            return self._deny(f"publish {suffix}")
+        self._send(b"\x40\x02" + mid)
+        self._service.handle(self._thing, suffix, body[4 + size + self._v5 :], self._deliver)
+        return True
+
+    def _deny(self, what: str) -> bool:
+        self.log.append(what)
+        if self.says:
+            self._send(b"\xe0\x02\x87\0")
+        return False
+
+    def _deliver(self, message: Message) -> None:
+        if not self.receive:
+            return
+        topic = message.topic.encode()
+        body = struct.pack("!H", len(topic)) + topic + (b"\0" if self._v5 else b"") + message.payload
+        size, length = len(body), b""
+        while True:
+            size, low = divmod(size, 128)
+            length += bytes([low | (0x80 if size else 0)])
+            if not size:
+                break
+        with contextlib.suppress(OSError):
+            self._send(b"\x30" + length + body)
+
+    def _send(self, data: bytes) -> None:
+        sock = self._sock
+        if sock is not None:
+            with self._lock:
+                sock.sendall(data)
+
+
+@pytest.fixture
+def policy_broker() -> Callable[..., PolicyBroker]:
+    """Makes brokers with a policy, for one thing: from its Jobs service, the version of MQTT, and `says`."""
+    return partial(PolicyBroker, THING)

@@ -21,11 +21,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thingjobs.config import (
+    Authorizer,
     Cloud,
     Config,
     Connection,
     Gates,
     Handlers,
+    Pkcs11,
     State,
     System,
     check_files,
@@ -488,7 +490,7 @@ def test_the_key_of_another_certificate_is_told(sound: Config, tmp_path: Path, p
 
 
 @pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
-def test_a_key_with_a_passphrase_is_told_and_nobody_is_asked_for_it(
+def test_a_key_with_a_password_is_told_and_nobody_is_asked_for_it(
     sound: Config, tmp_path: Path, form: PrivateFormat
 ) -> None:
     assert sound.connection.private_key is not None
@@ -496,7 +498,78 @@ def test_a_key_with_a_passphrase_is_told_and_nobody_is_asked_for_it(
     locked = key.private_bytes(Encoding.PEM, form, BestAvailableEncryption(b"secret"))
     path = write(tmp_path / "locked.key", locked)
     (said,) = check_files(with_file(sound, "private_key", path))
-    assert said.startswith(f"connection.private_key: {path} has a passphrase")
+    assert said.startswith(f"connection.private_key: {path} has a password")
+
+
+@pytest.fixture
+def locked(sound: Config, tmp_path: Path) -> Config:
+    """Give a configuration whose private key has the password `secret`, in a file."""
+    assert sound.connection.private_key is not None
+    key = load_pem_private_key(sound.connection.private_key.read_bytes(), None)
+    form = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    config = with_file(sound, "private_key", write(tmp_path / "locked.key", form))
+    return with_file(config, "private_key_password_file", write(tmp_path / "password", "secret\n"))
+
+
+def test_a_key_with_a_password_in_a_file_is_sound(locked: Config) -> None:
+    assert check_files(locked) == []
+
+
+def test_a_password_that_does_not_open_the_key_is_told(locked: Config, tmp_path: Path) -> None:
+    write(tmp_path / "password", "Secret\n")
+    (said,) = check_files(locked)
+    assert said == (
+        f"connection.private_key_password_file: what {tmp_path}/password holds does not open {tmp_path}/locked.key; "
+        "correct it"
+    )
+
+
+def test_a_password_for_a_key_without_one_does_no_harm(sound: Config, tmp_path: Path) -> None:
+    path = write(tmp_path / "password", "secret")
+    assert check_files(with_file(sound, "private_key_password_file", path)) == []
+
+
+def secrets(sound: Config, path: Path) -> dict[str, Config]:
+    """Return configurations in which one secret is in a file, by the name of its setting."""
+    base = replace(sound.connection, transport="awsiot", private_key=None, pkcs11=Pkcs11(path.parent / "token"))
+    bare = Connection("localhost", "awsiot", certificate=None, private_key=None, ca=None, authorizer=Authorizer())
+    token: dict[str, Any] = {"token_key": "token", "token_file": write(path.parent / "token", "t")}
+    shown = {
+        "authorizer.password_file": replace(bare, authorizer=Authorizer(password_file=path)),
+        "authorizer.token_file": replace(bare, authorizer=Authorizer(token_key="t", token_file=path)),
+        "authorizer.signature_file": replace(bare, authorizer=Authorizer(**token, signature_file=path)),
+        "pkcs11.pin_file": replace(base, pkcs11=Pkcs11(path.parent / "token", pin_file=path)),
+        "private_key_password_file": replace(sound.connection, private_key_password_file=path),
+    }
+    return {f"connection.{name}": replace(sound, connection=connection) for name, connection in shown.items()}
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "said"),
+    [
+        ("secret\n", 0o600, []),
+        ("secret", 0o640, ["others may use {path} (mode 0640); run chmod 600 {path}"]),
+        ("", 0o600, ["{path} does not hold one line of text; write the secret alone into it, on one line"]),
+        ("a\nb", 0o600, ["{path} does not hold one line of text; write the secret alone into it, on one line"]),
+        (b"\xff", 0o600, ["{path} is not UTF-8 text; write the secret alone into it, on one line"]),
+        (None, 0, ["there is no file {path}; put it there, or set {name} to where it is"]),
+    ],
+)
+def test_a_file_with_a_secret_holds_one_line_that_nobody_else_may_read(
+    sound: Config, tmp_path: Path, content: str | bytes | None, mode: int, said: list[str]
+) -> None:
+    path = tmp_path / "secret"
+    if content is not None:
+        write(path, content).chmod(mode)
+    for name, config in secrets(sound, path).items():
+        assert check_files(config) == [f"{name}: {line.format(path=path, name=name)}" for line in said]
+
+
+def test_a_library_for_a_token_that_is_not_there_is_told(sound: Config, tmp_path: Path) -> None:
+    gone = tmp_path / "gone.so"
+    connection = replace(sound.connection, transport="awsiot", private_key=None, pkcs11=Pkcs11(gone))
+    (said,) = check_files(replace(sound, connection=connection))
+    assert said.startswith(f"connection.pkcs11.module: there is no file {gone}; put it there, or set ")
 
 
 @pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])

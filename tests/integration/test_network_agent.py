@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 import queue
-import re
 import select
 import socket
 import ssl
@@ -40,9 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.conftest import Mosquitto, Pki, Require
-    from tests.integration.conftest import Agent
+    from tests.integration.conftest import Agent, PolicyBroker
 
-    from thingjobs.testing import Message
 
 THING = ThingName("pump-7")
 PATIENCE_SECONDS = 20.0
@@ -481,9 +479,9 @@ def test_a_rival_with_our_client_id_is_suspected_and_neither_side_fights_at_full
 
 
 def test_a_rival_of_which_the_broker_tells_is_named_with_what_to_do(
-    start: Callable[..., Inside], service: JobsService, log: Log
+    start: Callable[..., Inside], service: JobsService, log: Log, policy_broker: Callable[..., PolicyBroker]
 ) -> None:
-    with PolicyBroker(service, 5) as broker:
+    with policy_broker(service, 5) as broker:
         agent = start(broker.link)
         began = time.monotonic()
         for fights in range(1, 6):
@@ -496,150 +494,6 @@ def test_a_rival_of_which_the_broker_tells_is_named_with_what_to_do(
 
 
 # --- a broker with a policy, as AWS IoT enforces it ---------------------------------------------------------------
-
-
-class PolicyBroker:
-    """An MQTT broker with the Jobs service inside that closes the connection on what its policy denies.
-
-    That is what AWS IoT Core does; Mosquitto answers with a reason code instead, or drops the message.
-
-    Attributes:
-        publish: what may be published; a regular expression for the topic below $aws/things/THING/jobs/.
-        subscribe: the same for filters.
-        receive: whether anything is delivered.
-        says: whether a DISCONNECT with its reason is sent before the end (MQTT 5).
-        log: connections (`connect`), and all that was denied, in order.
-    """
-
-    def __init__(self, service: JobsService, version: int, *, says: bool = True) -> None:
-        self.publish = self.subscribe = ".*"
-        self.receive = True
-        self.says = says and version == 5
-        self.log: list[str] = []
-        self._service = service
-        self._v5 = version == 5
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        port = int(self._listener.getsockname()[1])
-        self.link = Link("127.0.0.1", port, THING, THING, keep_alive=5, version=version)
-        self._sock: socket.socket | None = None
-        self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._work, name="policy-broker")
-
-    def __enter__(self) -> Self:
-        self._unlisten = self._service.listen(None, self._deliver)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._unlisten()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        with contextlib.suppress(OSError):
-            if self._sock is not None:
-                self._sock.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-
-    def end(self, code: int) -> None:
-        """End the connection with a reason."""
-        self._send(bytes((0xE0, 2, code, 0)))
-        if self._sock is not None:
-            self._sock.shutdown(socket.SHUT_RDWR)
-
-    def denied(self, what: str) -> int:
-        return self.log.count(what)
-
-    def _work(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            self._sock = sock
-            with sock, contextlib.suppress(OSError, EOFError):
-                while self._packet(*self._read(sock)):
-                    pass
-            self._sock = None
-
-    def _read(self, sock: socket.socket) -> tuple[int, bytes]:
-        def exactly(size: int) -> bytes:
-            data = b""
-            while len(data) < size:
-                more = sock.recv(size - len(data))
-                if not more:
-                    raise EOFError
-                data += more
-            return data
-
-        kind, size, shift = exactly(1)[0], 0, 0
-        while True:
-            byte = exactly(1)[0]
-            size |= (byte & 0x7F) << shift
-            shift += 7
-            if not byte & 0x80:
-                return kind & 0xF0, exactly(size)
-
-    def _packet(self, kind: int, body: bytes) -> bool:
-        match kind:
-            case 0x10:
-                self.log.append("connect")
-                self._send(b"\x20\x03\0\0\0" if self._v5 else b"\x20\x02\0\0")
-            case 0x80:
-                return self._subscribed(body)
-            case 0x30:
-                return self._published(body)
-            case 0xC0:
-                self._send(b"\xd0\0")
-            case 0xE0:
-                return False
-        return True
-
-    def _subscribed(self, body: bytes) -> bool:
-        rest, count = body[3 if self._v5 else 2 :], 0
-        while rest:
-            (size,) = struct.unpack("!H", rest[:2])
-            suffix = rest[2 : 2 + size].decode().split("/", 4)[4]
-            if not re.fullmatch(self.subscribe, suffix):
-                return self._deny(f"subscribe {suffix}")
-            rest, count = rest[3 + size :], count + 1
-        answer = body[:2] + (b"\0" if self._v5 else b"") + b"\1" * count
-        self._send(bytes([0x90, len(answer)]) + answer)
-        return True
-
-    def _published(self, body: bytes) -> bool:
-        (size,) = struct.unpack("!H", body[:2])
-        suffix = body[2 : 2 + size].decode().split("/", 4)[4]
-        mid = body[2 + size : 4 + size]
-        if not re.fullmatch(self.publish, suffix):
-            return self._deny(f"publish {suffix}")
-        self._send(b"\x40\x02" + mid)
-        self._service.handle(THING, suffix, body[4 + size + self._v5 :], self._deliver)
-        return True
-
-    def _deny(self, what: str) -> bool:
-        self.log.append(what)
-        if self.says:
-            self._send(b"\xe0\x02\x87\0")
-        return False
-
-    def _deliver(self, message: Message) -> None:
-        if not self.receive:
-            return
-        topic = message.topic.encode()
-        body = struct.pack("!H", len(topic)) + topic + (b"\0" if self._v5 else b"") + message.payload
-        size, length = len(body), b""
-        while True:
-            size, low = divmod(size, 128)
-            length += bytes([low | (0x80 if size else 0)])
-            if not size:
-                break
-        with contextlib.suppress(OSError):
-            self._send(b"\x30" + length + body)
-
-    def _send(self, data: bytes) -> None:
-        sock = self._sock
-        if sock is not None:
-            with self._lock:
-                sock.sendall(data)
 
 
 #: Numbers that a test can wait for.
@@ -656,9 +510,14 @@ UPDATE = "$aws/things/pump-7/jobs/+/update"
     ],
 )
 def test_a_publish_that_the_policy_denies_is_held_back_with_the_reason_until_it_is_allowed(
-    start: Callable[..., Inside], service: JobsService, log: Log, version: int, says: bool
+    start: Callable[..., Inside],
+    service: JobsService,
+    log: Log,
+    version: int,
+    says: bool,
+    policy_broker: Callable[..., PolicyBroker],
 ) -> None:
-    with PolicyBroker(service, version, says=says) as broker:
+    with policy_broker(service, version, says=says) as broker:
         broker.publish = "get|.*/get"
         agent = start(broker.link, limits=Limits())
         job_id = agent.queue({"version": "1.0", "steps": [run("echo,hello")]})
@@ -679,9 +538,13 @@ def test_a_publish_that_the_policy_denies_is_held_back_with_the_reason_until_it_
 
 @VERSIONS
 def test_what_was_denied_goes_through_once_the_policy_allows_it(
-    start: Callable[..., Inside], service: JobsService, log: Log, version: int
+    start: Callable[..., Inside],
+    service: JobsService,
+    log: Log,
+    version: int,
+    policy_broker: Callable[..., PolicyBroker],
 ) -> None:
-    with PolicyBroker(service, version) as broker:
+    with policy_broker(service, version) as broker:
         broker.publish = "get|.*/get"
         agent = start(broker.link, limits=HASTY)
         job_id = agent.queue({"version": "1.0", "steps": [run("echo,hello")]})
@@ -696,9 +559,9 @@ def test_what_was_denied_goes_through_once_the_policy_allows_it(
 
 
 def test_without_leave_to_ask_for_the_head_of_the_queue_jobs_still_come_by_notification(
-    start: Callable[..., Inside], service: JobsService, log: Log
+    start: Callable[..., Inside], service: JobsService, log: Log, policy_broker: Callable[..., PolicyBroker]
 ) -> None:
-    with PolicyBroker(service, 5) as broker:
+    with policy_broker(service, 5) as broker:
         broker.publish = "get|(?!\\$next).*"
         agent = start(broker.link)
         log.has("3 connections ended right after a message to $aws/things/pump-7/jobs/$next/get")
@@ -710,9 +573,13 @@ def test_without_leave_to_ask_for_the_head_of_the_queue_jobs_still_come_by_notif
 
 @VERSIONS
 def test_a_subscription_on_which_the_broker_closes_is_found_and_named(
-    start: Callable[..., Inside], service: JobsService, log: Log, version: int
+    start: Callable[..., Inside],
+    service: JobsService,
+    log: Log,
+    version: int,
+    policy_broker: Callable[..., PolicyBroker],
 ) -> None:
-    with PolicyBroker(service, version) as broker:
+    with policy_broker(service, version) as broker:
         broker.subscribe = "(?!notify-next).*"
         agent = start(broker.link)
         named = "does the policy allow iot:Subscribe on $aws/things/pump-7/jobs/notify-next?"
@@ -782,16 +649,17 @@ def test_a_subscription_that_is_refused_by_a_reason_code_is_named_and_asked_for_
 
 
 def test_a_policy_without_receive_is_suspected_when_nothing_is_ever_answered(
-    start: Callable[..., Inside], service: JobsService, log: Log
+    start: Callable[..., Inside], service: JobsService, log: Log, policy_broker: Callable[..., PolicyBroker]
 ) -> None:
     """The daemon asks for a new connection after three requests without an answer, half a minute; here we do."""
-    with PolicyBroker(service, 5) as broker:
+    with policy_broker(service, 5) as broker:
         broker.receive = False
         agent = start(broker.link)
         waits = []
         for number in range(1, 5):
             eventually(lambda: agent.connected)
-            eventually(lambda: agent.transport._session and not agent.transport._session._sent)
+            # Asked, and taken by the broker.
+            eventually(lambda: (one := agent.transport._session) and one._asks and not one._sent)
             agent.transport.renew()
             line = log.has("does the policy allow iot:Receive on $aws/things/pump-7/jobs/*?", times=number)
             eventually(lambda number=number: agent.transport._history.tries == number)  # type: ignore[misc]

@@ -30,15 +30,27 @@ TEXTS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "connection.client_id": (
         ["{thing}", "agent-{thing}", "jobs/{thing}", "ä"],
-        ["", "$agent", "{host}", "{thing", "a}", "{}", "a\x00", "a\nb"],
+        ["", "$agent", "{host}", "{thing", "a}", "{}", "a\x00", "a\nb", "pump-*", "pump-?"],
     ),
     "connection.proxy": (
-        ["", "http://proxy:3128", "http://u:p@proxy.example.com:3128", "http://[::1]:1"],
-        ["proxy:3128", "https://proxy", "socks5://proxy", "http://", "http://u:p@", "http://proxy/path"],
+        ["", "http://proxy:3128", "http://u:p@proxy.example.com:3128", "http://[::1]:1", "socks5://u:p@proxy:1080"],
+        ["proxy:3128", "https://proxy", "socks4://proxy", "http://", "http://u:p@", "http://proxy/path", "socks5:p"],
     ),
     "connection.certificate": (["", "device.pem", "/a b/c.pem"], ["a\x00", "a\nb"]),
     "connection.private_key": (["", "device.key"], ["a\x00"]),
+    "connection.private_key_password_file": (["", "device.password"], ["a\x00"]),
     "connection.ca": (["", "ca.pem"], ["a\x00"]),
+    "connection.region": (["", "eu-west-1", "us-gov-west-1"], ["eu", "EU-WEST-1", "eu-west-1a"]),
+    "connection.authorizer.name": (["", "by-token", "a=,@-_", "x" * 128], ["x" * 129, "a/b", "a b", "a\n"]),
+    "connection.authorizer.username": (["", "pump 7", "a?b=c"], ["a\nb", "\x00"]),
+    "connection.authorizer.password_file": (["", "password"], ["a\x00"]),
+    "connection.authorizer.token_key": (["", "token", "X-Amz_1"], ["a b", "a=b", "a&b", "x" * 129]),
+    "connection.authorizer.token_file": (["", "token"], ["a\x00"]),
+    "connection.authorizer.signature_file": (["", "signature"], ["a\x00"]),
+    "connection.pkcs11.module": (["/usr/lib/x.so", "x.so"], ["", "a\x00"]),
+    "connection.pkcs11.pin_file": (["", "pin"], ["a\x00"]),
+    "connection.pkcs11.token": (["", "my token"], ["a\nb"]),
+    "connection.pkcs11.key": (["", "device"], ["a\nb"]),
     "handlers.scripts": (["/s", "s"], ["", "\x00"]),
     "handlers.user": (["nobody", "_x", "Handler.one", "host$"], ["", "0", "a b", "-x", "a:b", "root\n"]),
     "gates.directory": (["/g"], ["", "\x00"]),
@@ -91,6 +103,8 @@ def values(key: Key) -> tuple[list[Any], list[Any]]:
     if key.name in LISTS:
         return LISTS[key.name][0], [*LISTS[key.name][1], *(value for value in FOREIGN if not isinstance(value, dict))]
     described = key.kind.schema
+    if described == {"type": "boolean"}:
+        return [True, False], [*(value for value in FOREIGN if value is not True), "true", 0, 1, []]
     if "enum" in described:
         return described["enum"], [*FOREIGN, "", "PAHO", "5", 4, 3.1, []]
     low, high = described["minimum"], described["maximum"]
@@ -101,12 +115,13 @@ def values(key: Key) -> tuple[list[Any], list[Any]]:
 def table(name: str, value: object) -> dict[str, Any]:
     """Return a complete file in which one setting has this value."""
     made: dict[str, Any] = {"thing": {"name": "pump"}, "connection": {"endpoint": "localhost"}}
-    section, _, last = name.partition(".")
-    if not last:
-        return {**made, name: value}
     if name == "thing.name_from":
         made["thing"] = {}
-    made.setdefault(section, {})[last] = value
+    *sections, last = name.split(".")
+    inner = made
+    for section in sections:
+        inner = inner.setdefault(section, {"module": "m.so"} if section == "pkcs11" else {})
+    inner[last] = value
     return made
 
 
@@ -120,26 +135,44 @@ def problems(content: dict[str, Any]) -> tuple[str, ...]:
 
 
 EVERY_KEY = pytest.mark.parametrize("key", KEYS.values(), ids=KEYS.keys())
-#: What has to be written together with a value for the whole to be right.
-PARTNER = {
-    "connection.certificate": ("connection", "private_key"),
-    "connection.private_key": ("connection", "certificate"),
-    "cloud.role_alias": ("cloud", "credentials_endpoint"),
-    "cloud.credentials_endpoint": ("cloud", "role_alias"),
+#: Settings that are nothing without another one, and with what that one is right.
+PARTNERS = {
+    "connection.certificate": "connection.private_key",
+    "connection.private_key": "connection.certificate",
+    "cloud.role_alias": "cloud.credentials_endpoint",
+    "cloud.credentials_endpoint": "cloud.role_alias",
+    "connection.authorizer.token_key": "connection.authorizer.token_file",
+    "connection.authorizer.token_file": "connection.authorizer.token_key",
 }
+
+
+def surrounded(name: str, value: object) -> dict[str, Any]:
+    """Return a complete file with this value, and with all that it cannot be without."""
+    content = table(name, value)
+    connection = content["connection"]
+    if {"authorizer", "pkcs11"} & connection.keys():
+        connection["transport"] = "awsiot"
+    if name == "connection.authorizer.signature_file" and value:
+        connection["authorizer"] |= {"token_key": "x", "token_file": "x"}
+    if name == "connection.websocket":
+        connection["region"] = "eu-west-1"
+    if name in PARTNERS:
+        *sections, last = PARTNERS[name].split(".")
+        inner = content
+        for section in sections:
+            inner = inner[section]
+        inner[last] = "x" if value else ""
+    return content
 
 
 @EVERY_KEY
 def test_right_values_are_taken(key: Key) -> None:
     for value in values(key)[0]:
-        content = table(key.name, value)
-        if key.name in PARTNER:
-            section, name = PARTNER[key.name]
-            content[section][name] = "x" if value else ""
+        content = surrounded(key.name, value)
         if value == "file:/etc/machine-id":
             assert key.kind.wrong(value) == ""  # whether the file is there is another question
         else:
-            assert problems(content) == ()
+            assert problems(content) == (), value
 
 
 @EVERY_KEY
@@ -187,7 +220,9 @@ def test_the_schema_in_the_package_is_the_one_that_the_table_makes() -> None:
 
 def test_the_sample_values_cover_every_setting_that_is_text_or_a_list() -> None:
     described = {
-        key.name for key in KEYS.values() if "minimum" not in key.kind.schema and "enum" not in key.kind.schema
+        key.name
+        for key in KEYS.values()
+        if not {"minimum", "enum"}.intersection(key.kind.schema) and key.kind.schema != {"type": "boolean"}
     }
     assert described == TEXTS.keys() | LISTS.keys()
 
@@ -195,15 +230,4 @@ def test_the_sample_values_cover_every_setting_that_is_text_or_a_list() -> None:
 def test_every_field_of_the_configuration_is_a_setting_unless_it_comes_from_the_environment() -> None:
     in_classes = {f"{section}.{field.name}" for section, made in SECTIONS.items() for field in fields(made)}
     from_environment = {"cloud.s3_control_url", "cloud.batch_url", "cloud.ca_bundle"}
-    assert in_classes - from_environment == KEYS.keys() - {"facts"}
-
-
-@EVERY_KEY
-def test_what_a_message_proposes_and_the_default_are_right_values(key: Key) -> None:
-    assert key.kind.wrong(key.example) == ""
-    assert key.default is None or key.kind.wrong(key.default) == ""
-
-
-def test_only_the_thing_and_the_endpoint_have_no_default() -> None:
-    without = {key.name for key in KEYS.values() if key.default is None}
-    assert without == {"thing.name", "thing.name_from", "connection.endpoint"}
+    assert in_classes - from_environment - SECTIONS.keys() == KEYS.keys() - {"facts"}

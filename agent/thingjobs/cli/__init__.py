@@ -39,6 +39,8 @@ COMMANDS = {
     "dry-run": "dry_run",
     "validate": "validate",
     "status": "status",
+    "check": "check",
+    "policy": "policy",
     "handlers": "handlers",
     "job": "job",
 }

@@ -221,28 +221,11 @@ def _parts(config: Config, transport: Transport, journal: Journal, inbox: queue.
 
 
 def _transport(config: Config) -> Transport:
-    if config.connection.transport != "paho":
-        problem = f'connection.transport = "{config.connection.transport}" is not in this release; write "paho"'
-        raise ConfigError([problem])
-    if config.connection.proxy:
-        raise ConfigError(["connection.proxy is not in this release: leave it out, and connect directly"])
-    from thingjobs.transport.dial import Link  # noqa: PLC0415 - --local needs no MQTT
-    from thingjobs.transport.paho import PahoTransport  # noqa: PLC0415
+    from thingjobs.transport import configured  # noqa: PLC0415 - --local needs no network
 
-    connection = config.connection
     roll = random.SystemRandom().random
-    link = Link(
-        host=connection.endpoint,
-        port=connection.port,
-        client_id=connection.client_id,
-        thing=config.thing.name,
-        keep_alive=connection.keep_alive_seconds,
-        certificate=connection.certificate,
-        private_key=connection.private_key,
-        ca=connection.ca,
-        version=5 if connection.mqtt_version == 5 else 4,
-    )
-    return PahoTransport(link, roll, policy.first_connect_delay(boot.clock(), roll()))
+    delay = policy.first_connect_delay(boot.clock(), roll())
+    return configured.transport_of(config, configured.link_of(config), delay=delay)
 
 
 def _set_up_logging(level: int, before: Callable[[], None] = lambda: None) -> None:

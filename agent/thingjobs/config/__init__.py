@@ -1,7 +1,8 @@
 """The configuration: TOML files in, one frozen `Config` out, or every problem at once.
 
     settings     the frozen dataclasses, and the defaults
-    keys         the table of keys: what each may hold; kinds are in `kinds`
+    clashes      settings that contradict each other
+    keys         the table of keys: what each may hold (`key`, `kinds`); those of [connection] are in `connecting`
     judge        one file against the table
     settle       all files together: overriding, what is missing, what contradicts
     load         reading files; `load` and `local`
@@ -17,24 +18,28 @@ Nothing outside this package reads configuration or the process environment, whi
 from thingjobs.config.files import check_files
 from thingjobs.config.load import default_paths, load, local
 from thingjobs.config.settings import (
+    Authorizer,
     Cloud,
     Config,
     Connection,
     Gates,
     Handlers,
     Jobs,
+    Pkcs11,
     State,
     System,
     Thing,
 )
 
 __all__ = [
+    "Authorizer",
     "Cloud",
     "Config",
     "Connection",
     "Gates",
     "Handlers",
     "Jobs",
+    "Pkcs11",
     "State",
     "System",
     "Thing",

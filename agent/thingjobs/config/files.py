@@ -37,30 +37,71 @@ def check_files(config: Config) -> list[str]:
 
 
 def _connection(connection: Connection) -> Iterator[str]:
+    key, password = connection.private_key, connection.private_key_password_file
     problems = []
     if connection.certificate is not None:
         problems += _pem("connection.certificate", connection.certificate, "CERTIFICATE")
-    if connection.private_key is not None:
-        problems += _key(connection.private_key)
+    if key is not None:
+        problems += _pem("connection.private_key", key, "PRIVATE KEY", locked=password is not None)
+        problems += _private("connection.private_key", key)
+    if password is not None:
+        problems += _secret("connection.private_key_password_file", password)
     yield from problems
-    if not problems and connection.certificate and connection.private_key:
-        yield from _pair(connection.certificate, connection.private_key)
+    if not problems and connection.certificate and key:
+        yield from _pair(connection.certificate, key, password)
     yield from _bundle("connection.ca", connection.ca)
+    for name, path in _secrets(connection):
+        yield from _secret(name, path)
+    if connection.pkcs11 is not None:
+        yield from _there("connection.pkcs11.module", connection.pkcs11.module)
 
 
-def _key(path: Path) -> list[str]:
-    name = "connection.private_key"
-    problems = _pem(name, path, "PRIVATE KEY")
+def _secrets(connection: Connection) -> Iterator[tuple[str, Path]]:
+    """Yield the files beside the private key that nobody else may know."""
+    authorizer, pkcs11 = connection.authorizer, connection.pkcs11
+    found = {
+        "authorizer.password_file": authorizer and authorizer.password_file,
+        "authorizer.token_file": authorizer and authorizer.token_file,
+        "authorizer.signature_file": authorizer and authorizer.signature_file,
+        "pkcs11.pin_file": pkcs11 and pkcs11.pin_file,
+    }
+    return ((f"connection.{name}", path) for name, path in found.items() if path)
+
+
+def _secret(name: str, path: Path) -> list[str]:
+    """Return what is wrong with a file that holds one line which nobody else may know."""
     try:
-        mode = path.stat().st_mode
-    except OSError:
-        return problems  # said already
-    if mode & 0o077 and stat.S_ISREG(mode):
-        problems.append(f"{name}: others may use {path} (mode {stat.S_IMODE(mode):04o}); run chmod 600 {_sh(path)}")
+        text = _content(path, 64 * 1024).decode()
+    except OSError as error:
+        return [_unreadable(name, path, error)]
+    except UnicodeDecodeError:
+        return [f"{name}: {path} is not UTF-8 text; write the secret alone into it, on one line"]
+    problems = _private(name, path)
+    if len(text.strip().splitlines()) != 1:
+        problems.append(f"{name}: {path} does not hold one line of text; write the secret alone into it, on one line")
     return problems
 
 
-def _pem(name: str, path: Path, wanted: str) -> list[str]:
+def _private(name: str, path: Path) -> list[str]:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return []  # said already
+    if mode & 0o077 and stat.S_ISREG(mode):
+        return [f"{name}: others may use {path} (mode {stat.S_IMODE(mode):04o}); run chmod 600 {_sh(path)}"]
+    return []
+
+
+def _there(name: str, path: Path) -> list[str]:
+    try:
+        _content(path, 1)
+    except OSError as error:
+        return [_unreadable(name, path, error)]
+    return []
+
+
+def _pem(name: str, path: Path, wanted: str, *, locked: bool = False) -> list[str]:
+    """Return what is wrong with a PEM file; `locked`: there is a password for it."""
     try:
         data = _content(path)
     except OSError as error:
@@ -68,8 +109,9 @@ def _pem(name: str, path: Path, wanted: str) -> list[str]:
     labels = [label.decode() for label in _LABEL.findall(data)]
     if not labels:
         return [f"{name}: {path} is not a PEM file; convert it with openssl"]
-    if "ENCRYPTED PRIVATE KEY" in labels or b"Proc-Type: 4,ENCRYPTED" in data:
-        return [f"{name}: {path} has a passphrase, which nobody can type in here; write it without one"]
+    if not locked and ("ENCRYPTED PRIVATE KEY" in labels or b"Proc-Type: 4,ENCRYPTED" in data):
+        how = "put it into a file and set connection.private_key_password_file, or write the key without one"
+        return [f"{name}: {path} has a password, which nobody can type in here; {how}"]
     if not any(label.endswith(wanted) for label in labels):
         return [f"{name}: {path} holds a {labels[0]}, not a {wanted}; set {name} to the right file"]
     return []
@@ -95,18 +137,21 @@ def _unreadable(name: str, path: Path, error: OSError) -> str:
             return f"{name}: {path} cannot be read ({error.strerror}); put it there anew"
 
 
-def _pair(certificate: Path, key: Path) -> Iterator[str]:
+def _pair(certificate: Path, key: Path, password: Path | None) -> Iterator[str]:
     import ssl  # noqa: PLC0415 - large, and not needed to read the configuration
 
+    secret = password.read_text(encoding="utf-8").strip() if password else ""
     try:
         # The password keeps OpenSSL from asking for one on the terminal.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password=secret)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             yield (
                 f"connection.private_key: {key} is not the key of the certificate {certificate}; "
                 "set both to files that were made together"
             )
+        elif password and error.reason in (None, "BAD_DECRYPT", "BAD_PASSWORD_READ"):
+            yield f"connection.private_key_password_file: what {password} holds does not open {key}; correct it"
         else:
             why = (error.reason or "damaged").replace("_", " ").lower()
             yield f"connection.certificate: {certificate} and {key} cannot be used ({why}); make them anew"

@@ -57,6 +57,7 @@ class Draft:
     Attributes:
         values: the plain settings by key; the latest file's.
         tables: the entries of the free tables by key.
+        sections: the sections that somebody wrote, and where; the latest file's.
         refused: the keys that some file gives wrongly: they are not missing.
         broken: a file could not be read at all, so nothing can be called missing.
         problems: one sentence each, in file order.
@@ -64,6 +65,7 @@ class Draft:
 
     values: dict[str, Given] = field(default_factory=dict)
     tables: dict[str, dict[str, str]] = field(default_factory=dict)
+    sections: dict[str, Path] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     broken: bool = False
     problems: list[str] = field(default_factory=list)
@@ -84,23 +86,27 @@ def judge(source: Source, rank: int, draft: Draft) -> None:
     for section, content in source.table.items():
         if section in KEYS:
             _judge_value(KEYS[section], content, source, rank, draft)
-        elif section not in SECTIONS:
-            draft.problems.append(_unknown_section(section, content, source))
-        elif not isinstance(content, dict):
-            wrong = f"must be a section: write [{section}], once, and its keys below it"
-            draft.refuse(section, content, source.path, wrong)
-            draft.refused.update(name for name in KEYS if name.startswith(f"{section}."))
-        else:
+        elif section in SECTIONS and "." not in section:
             _judge_section(section, content, source, rank, draft)
-
-
-def _judge_section(section: str, content: Mapping[str, Any], source: Source, rank: int, draft: Draft) -> None:
-    for name, value in content.items():
-        key = KEYS.get(f"{section}.{name}")
-        if key is None:
-            draft.problems.append(_unknown_key(section, name, source))
         else:
-            _judge_value(key, value, source, rank, draft)
+            draft.problems.append(_unknown_section(section, content, source))
+
+
+def _judge_section(section: str, content: Any, source: Source, rank: int, draft: Draft) -> None:
+    if not isinstance(content, dict):
+        wrong = f"must be a section: write [{section}], once, and its keys below it"
+        draft.refuse(section, content, source.path, wrong)
+        draft.refused.update(name for name in KEYS if name.startswith(f"{section}."))
+        return
+    draft.sections[section] = source.path
+    for name, value in content.items():
+        full = f"{section}.{name}"
+        if full in SECTIONS:
+            _judge_section(full, value, source, rank, draft)
+        elif full in KEYS:
+            _judge_value(KEYS[full], value, source, rank, draft)
+        else:
+            draft.problems.append(_unknown_key(section, name, source))
 
 
 def _judge_value(key: Key, value: Any, source: Source, rank: int, draft: Draft) -> None:
@@ -137,7 +143,8 @@ def _example(key: Key, value: object) -> str:
 def _unknown_section(section: str, content: object, source: Source) -> str:
     if isinstance(content, dict):
         near = _nearest(section, [*SECTIONS, "facts"])
-        hint = f"did you mean [{near}]?" if near else f"the sections are {', '.join([*SECTIONS, 'facts'])}"
+        known = ", ".join(name for name in [*SECTIONS, "facts"] if "." not in name)
+        hint = f"did you mean [{near}]?" if near else f"the sections are {known}"
         return f"[{shown_name(section)}] (in {source.path}) is not a section; {hint}"
     near = _elsewhere(section)
     hint = f"did you mean {near}?" if near else "every setting belongs into a section"
@@ -146,15 +153,17 @@ def _unknown_section(section: str, content: object, source: Source) -> str:
 
 def _unknown_key(section: str, name: str, source: Source) -> str:
     full = f"{section}.{shown_name(name)}"
-    near = _elsewhere(name) or _nearest(full, list(KEYS))
-    known = ", ".join(key.partition(".")[2] for key in KEYS if key.startswith(f"{section}."))
+    inside = [key.removeprefix(f"{section}.") for key in KEYS if key.startswith(f"{section}.")]
+    close = _nearest(name, inside)
+    near = _elsewhere(name) or (close and f"{section}.{close}")
+    known = ", ".join(dict.fromkeys(key.partition(".")[0] for key in inside))
     hint = f"did you mean {near}?" if near else f"the settings of [{section}] are {known}"
     return f"{full} (in {source.path}) is not a setting; {hint}"
 
 
 def _elsewhere(name: str) -> str:
     """Return the key of this very name in another section, or nothing."""
-    return next((key for key in KEYS if key.partition(".")[2] == name), "")
+    return next((key for key in KEYS if "." in key and key.rpartition(".")[2] == name), "")
 
 
 def _nearest(name: str, candidates: list[str]) -> str:

@@ -1,93 +1,33 @@
 """The table of keys: every setting, what it may hold, and one sentence on what it does.
 
-The loader, the JSON Schema and the tests are driven by it. Defaults are those of the classes in `settings`.
+The loader, the JSON Schema and the tests are driven by it. Defaults are those of the classes in `settings`; the keys
+of [connection] are in `connecting`.
 """
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
-from pathlib import PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from thingjobs.config.kinds import LINE, Kind, choice, number, path, paths, table, text, texts
-from thingjobs.config.settings import Cloud, Connection, Gates, Handlers, Jobs, State, System, Thing
+from thingjobs.config.connecting import connecting
+from thingjobs.config.key import ACCOUNT, ENDPOINT, HOST, REGION, SECTIONS, Key
+from thingjobs.config.kinds import LINE, number, path, paths, table, text, texts
 from thingjobs.config.windows import windows
 from thingjobs.model import THING_NAME_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: The sections in the order of the file. [facts] is one free table and has no class of its own.
-SECTIONS: Mapping[str, type] = MappingProxyType(
-    {
-        "thing": Thing,
-        "connection": Connection,
-        "jobs": Jobs,
-        "handlers": Handlers,
-        "gates": Gates,
-        "cloud": Cloud,
-        "system": System,
-        "state": State,
-    }
-)
+__all__ = ["KEYS", "SECTIONS", "THING_NAME", "Key"]
 
-_PORT = r"(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-_HOST = rf"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::{_PORT})?"
-_ENDPOINT = "a host name without https://, with :port behind it if it needs one"
 _ACCOUNT = text("the name of an account", r"[A-Za-z_][A-Za-z0-9_.@-]{0,254}\$?")
 _PATTERN = text("a name that may hold * and ?")
 
 THING_NAME = text("a thing name, 1 to 128 of a-z A-Z 0-9 : _ -", THING_NAME_PATTERN.pattern)
-REGION = text("an AWS region, or empty", r"(?:[a-z]+(?:-[a-z]+)+-[0-9]+)?")
-URL = text("an address with http:// or https://", rf"https?://{_HOST}(?:/[^\x00-\x20\x7f]*)?")
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One setting.
-
-    Attributes:
-        name: section and key, with a dot between.
-        does: one sentence for whoever sets it.
-        example: what messages propose; the default where that is a good proposal.
-        secret: its value never stands in a message.
-    """
-
-    name: str
-    kind: Kind
-    does: str
-    example: object
-    secret: bool = False
-
-    @property
-    def default(self) -> object:
-        """The default as TOML holds it; None if the key has none."""
-        section, _, name = self.name.partition(".")
-        if not name:
-            return {}
-        field = next(field for field in fields(SECTIONS[section]) if field.name == name)
-        value = field.default if field.default is not MISSING else None
-        if field.default_factory is not MISSING:
-            value = field.default_factory()
-        plain = _plain(value)
-        return None if self.kind.wrong(plain) else plain
-
-
-def _plain(value: object) -> object:
-    match value:
-        case PurePath():
-            return str(value)
-        case tuple():
-            return [_plain(entry) for entry in value]
-        case MappingProxyType():
-            return dict(value)
-        case _:
-            return value
 
 
 def _table() -> tuple[Key, ...]:
-    return (*_thing(), *_connection(), *_jobs(), *_handlers(), *_gates(), *_cloud(), *_machine())
+    return (*_thing(), *connecting(), *_jobs(), *_handlers(), *_gates(), *_cloud(), *_machine())
 
 
 def _thing() -> tuple[Key, ...]:
@@ -95,62 +35,6 @@ def _thing() -> tuple[Key, ...]:
     return (
         Key("thing.name", THING_NAME, "The name of the thing that this device is.", "pump-7"),
         Key("thing.name_from", how, "Where to find that name instead of writing it down.", "certificate-cn"),
-    )
-
-
-def _connection() -> tuple[Key, ...]:
-    client_id = text(
-        "a client id without $ in front and without braces, but for {thing}, the thing's name",
-        r"(?!\$)(?:\{thing\}|[^{}\x00-\x1f\x7f])+",
-    )
-    proxy = text("http://[user:password@]host:port, or empty", rf"(?:http://(?:[^\x00-\x20\x7f@/]+@)?{_HOST})?")
-    return (
-        Key(
-            "connection.transport",
-            choice("paho", "awsiot", "https"),
-            "How the Jobs service is reached.",
-            "paho",
-        ),
-        Key(
-            "connection.endpoint",
-            text(_ENDPOINT, _HOST),
-            "The account's data endpoint: aws iot describe-endpoint --endpoint-type iot:Data-ATS.",
-            "abc-ats.iot.eu-west-1.amazonaws.com",
-        ),
-        Key("connection.port", number(1, 65535), "The port; with transport https the default is 8443.", 8883),
-        Key("connection.client_id", client_id, "The MQTT client id, at most 128 bytes.", "{thing}"),
-        Key(
-            "connection.keep_alive_seconds",
-            number(30, 1200, "seconds"),  # AWS IoT Core quotas: other values are silently changed to these
-            "How often an idle connection is tried out.",
-            300,
-        ),
-        Key("connection.mqtt_version", choice(5, "3.1.1"), "The version of MQTT to speak.", 5),
-        Key(
-            "connection.proxy",
-            proxy,
-            "The HTTP proxy to go through.",
-            "http://proxy.example.com:3128",
-            secret=True,
-        ),
-        Key(
-            "connection.certificate",
-            path("the device certificate (PEM)", optional=True),
-            "The device certificate; empty, together with private_key: connect without one.",
-            "/etc/thingjobs/device.pem",
-        ),
-        Key(
-            "connection.private_key",
-            path("the private key (PEM)", optional=True),
-            "The private key of the device certificate; nobody but the agent may read it.",
-            "/etc/thingjobs/device.key",
-        ),
-        Key(
-            "connection.ca",
-            path("the certificates to trust (PEM)", optional=True),
-            "The certificate that the service must be signed with; empty: those that the system trusts.",
-            "/etc/thingjobs/AmazonRootCA1.pem",
-        ),
     )
 
 
@@ -284,7 +168,7 @@ def _cloud() -> tuple[Key, ...]:
         Key("cloud.region", REGION, "The region; empty: AWS_REGION or AWS_DEFAULT_REGION.", "eu-west-1"),
         Key(
             "cloud.account",
-            text("the 12 digits of an AWS account, or empty", r"(?:[0-9]{12})?"),
+            ACCOUNT,
             "The account that owns the cloud jobs.",
             "123456789012",
         ),
@@ -299,7 +183,7 @@ def _cloud() -> tuple[Key, ...]:
         ),
         Key(
             "cloud.credentials_endpoint",
-            text(f"{_ENDPOINT}, or empty", f"(?:{_HOST})?"),
+            text(f"{ENDPOINT}, or empty", f"(?:{HOST})?"),
             "Where: aws iot describe-endpoint --endpoint-type iot:CredentialProvider.",
             "abc.credentials.iot.eu-west-1.amazonaws.com",
         ),

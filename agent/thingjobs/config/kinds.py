@@ -100,6 +100,12 @@ def number(low: int, high: int, unit: str = "") -> Kind:
     return Kind(says, wrong, {"type": "integer", "minimum": low, "maximum": high})
 
 
+def switch() -> Kind:
+    """True or false."""
+    says = "true or false, without quotes"
+    return Kind(says, lambda value: "" if isinstance(value, bool) else f"must be {says}", {"type": "boolean"})
+
+
 def choice(*options: str | int) -> Kind:
     """One of a few words or numbers."""
     says = " or ".join(map(shown, options))

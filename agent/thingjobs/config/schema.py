@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def schema() -> Json:
     """Return the schema."""
-    sections = {section: _section(section) for section in SECTIONS}
+    sections = {section: _section(section) for section in SECTIONS if "." not in section}
     sections["thing"]["oneOf"] = [{"required": ["name"]}, {"required": ["name_from"]}]
     sections["connection"]["required"] = ["endpoint"]
     return {
@@ -38,9 +38,14 @@ def text() -> str:
 
 
 def _section(section: str) -> Json:
-    keys = (key for name, key in KEYS.items() if name.startswith(f"{section}."))
-    properties = {key.name.partition(".")[2]: _key(key) for key in keys}
-    return {"type": "object", "additionalProperties": False, "properties": properties}
+    properties = {key.name.rpartition(".")[2]: _key(key) for key in KEYS.values() if _lies_in(key.name, section)}
+    inner = {name.rpartition(".")[2]: _section(name) for name in SECTIONS if _lies_in(name, section)}
+    needed = {"required": ["module"]} if section == "connection.pkcs11" else {}
+    return {"type": "object", "additionalProperties": False, "properties": {**properties, **inner}, **needed}
+
+
+def _lies_in(name: str, section: str) -> bool:
+    return name.rpartition(".")[0] == section
 
 
 def _key(key: Key) -> Json:

@@ -1,7 +1,7 @@
 """The configuration as values: one frozen dataclass per section of the file; their defaults are the defaults.
 
-They hold what `load` has judged and completed: paths are absolute, the client id is final. Building one by
-hand checks nothing.
+They hold what `load` has judged and completed: paths are absolute, the client id is final. What contradicts itself
+cannot be built (see `clashes`); whether each value is right by itself is for `keys`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
+
+from thingjobs.config.clashes import ClashError, clashes, clashes_between
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,16 +38,64 @@ class Thing:
 
 
 @dataclass(frozen=True, slots=True)
+class Authorizer:
+    """A custom authorizer, and what is shown to it in place of a certificate.
+
+    Source: AWS IoT Core, "Connecting to AWS IoT Core by using custom authentication".
+
+    Attributes:
+        name: of the authorizer; empty: the endpoint's default one.
+        username: what comes before the parameters in the user name of CONNECT.
+        password_file: holds the password of CONNECT.
+        token_key: the name of the token's parameter, where the authorizer wants signed tokens.
+        token_file: holds the token.
+        signature_file: holds its signature in base64.
+    """
+
+    name: str = ""
+    username: str = ""
+    password_file: Path | None = None
+    token_key: str = ""
+    token_file: Path | None = None
+    signature_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pkcs11:
+    """A private key that cannot leave its token (a TPM, a secure element); its certificate is a file all the same.
+
+    Attributes:
+        module: the library that speaks PKCS#11 for the token.
+        pin_file: holds the user's PIN; None: the token asks for none.
+        token: the label of the token; empty: there is only one.
+        key: the label of the key; empty: there is only one.
+    """
+
+    module: Path
+    pin_file: Path | None = None
+    token: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Connection:
     """How the Jobs service is reached.
 
     Attributes:
         endpoint: the host alone; a port written behind it is in `port`. Empty: no connection (`run --local`).
-        port: 8883, or 8443 with https, unless the file says otherwise.
+        port: final after `load`: what the file says, else what is usual for transport, WebSocket and identity.
         client_id: final after `load`: `{thing}` is replaced.
-        proxy: `http://[user:password@]host:port`, or empty.
+        websocket: MQTT over WebSocket; signed if there is a region and no authorizer.
+        proxy: `http://[user:password@]host:port`, the same with `socks5://`, or empty.
         certificate: None together with `private_key`: connect without a client certificate.
+        private_key_password_file: holds the password of the private key; None: it has none.
         ca: the certificates to trust; None: those of the system.
+        region: what to sign for, final after `load`: as written, else as the endpoint says; empty where nothing is.
+        authorizer: None: no custom authorizer.
+        pkcs11: None: the private key is a file.
+
+    Raises:
+        ClashError: the settings contradict each other.
     """
 
     endpoint: str
@@ -54,10 +104,33 @@ class Connection:
     client_id: str = "{thing}"
     keep_alive_seconds: int = 300
     mqtt_version: Literal[5, "3.1.1"] = 5
+    websocket: bool = False
     proxy: str = field(default="", repr=False)
     certificate: Path | None = Path("/etc/thingjobs/device.pem")
     private_key: Path | None = Path("/etc/thingjobs/device.key")
+    private_key_password_file: Path | None = None
     ca: Path | None = Path("/etc/thingjobs/AmazonRootCA1.pem")
+    tls_min: Literal["1.2", "1.3"] = "1.2"
+    region: str = ""
+    authorizer: Authorizer | None = None
+    pkcs11: Pkcs11 | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        if found := clashes(self):
+            raise ClashError(found)
+
+    @property
+    def signs(self) -> bool:
+        """Whether AWS credentials say who we are, by Signature Version 4: no certificate is shown then."""
+        if self.transport == "https":
+            return self.certificate is None
+        return self.websocket and self.authorizer is None and (self.transport == "awsiot" or bool(self.region))
+
+    @property
+    def shows_certificate(self) -> bool:
+        """Whether the certificate says who we are; else it may still be for the role alias."""
+        return self.certificate is not None and self.authorizer is None and not self.signs
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +243,9 @@ class Config:
 
     Attributes:
         facts: what conditions in job documents are compared with, on top of the agent's own facts.
+
+    Raises:
+        ClashError: two sections contradict each other.
     """
 
     thing: Thing
@@ -181,3 +257,8 @@ class Config:
     system: System = System()
     state: State = State()
     facts: Mapping[str, str] = field(default_factory=_nothing)
+
+    def __post_init__(self) -> None:
+        """Refuse sections that contradict each other."""
+        if found := clashes_between(self.connection, self.cloud):
+            raise ClashError(found)

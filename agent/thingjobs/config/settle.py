@@ -11,11 +11,25 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from thingjobs.config.clashes import ClashError, region_of, usual_port
 from thingjobs.config.judge import Draft, judge
-from thingjobs.config.keys import KEYS, REGION, URL
+from thingjobs.config.key import REGION, SECTIONS, URL
+from thingjobs.config.keys import KEYS
 from thingjobs.config.kinds import shown
 from thingjobs.config.names import thing_name
-from thingjobs.config.settings import Cloud, Config, Connection, Gates, Handlers, Jobs, State, System, Thing
+from thingjobs.config.settings import (
+    Authorizer,
+    Cloud,
+    Config,
+    Connection,
+    Gates,
+    Handlers,
+    Jobs,
+    Pkcs11,
+    State,
+    System,
+    Thing,
+)
 from thingjobs.config.zones import LOCAL, zone
 from thingjobs.errors import ConfigError
 from thingjobs.model import ThingName
@@ -23,10 +37,10 @@ from thingjobs.model import ThingName
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from thingjobs.config.clashes import Clash
     from thingjobs.config.judge import Given, Source
     from thingjobs.config.kinds import Kind
 
-_HTTPS_PORT = 8443  # AWS IoT Core, device communication protocols: HTTPS with a client certificate
 _CLIENT_ID_BYTES = 128  # AWS IoT Core quotas
 
 
@@ -62,8 +76,18 @@ def settle(sources: Sequence[Source], host: Host) -> Config:
     connection = _connection(draft, host, merged, thing)
     cloud = _cloud(draft, host, merged)
     gates = _gates(draft, host, merged)
-    if draft.problems or thing is None:
+    made = None
+    if thing and connection:
+        try:
+            made = _config(thing, connection, cloud, gates, merged)
+        except ClashError as error:
+            _say(draft, error)
+    if draft.problems or made is None:
         raise ConfigError(tuple(dict.fromkeys(draft.problems)))
+    return made
+
+
+def _config(thing: Thing, connection: Connection, cloud: Cloud, gates: Gates, merged: Mapping[str, Any]) -> Config:
     return Config(
         thing=thing,
         connection=connection,
@@ -75,6 +99,28 @@ def settle(sources: Sequence[Source], host: Host) -> Config:
         state=State(**_section(merged, "state")),
         facts=merged["facts"],
     )
+
+
+def _say(draft: Draft, error: ClashError) -> None:
+    """Note contradictions, but for those with a setting that was refused: nobody knows what was meant by it."""
+    for clash in error.clashes:
+        if not any(_is_refused(draft, name) for name in clash.keys):
+            _blame(draft, clash)
+
+
+def _is_refused(draft: Draft, name: str) -> bool:
+    return any(refused == name or refused.startswith(f"{name}.") for refused in draft.refused)
+
+
+def _blame(draft: Draft, clash: Clash) -> None:
+    written = (name for name in clash.keys if name in draft.values or name in draft.sections)
+    name = next(written, clash.keys[0])
+    if name in SECTIONS:
+        draft.problems.append(f"{name} (in {draft.sections[name]}): {clash.wrong}")
+    elif name in draft.values:
+        draft.refuse(name, draft.values[name].raw, draft.values[name].path, clash.wrong)
+    else:
+        draft.problems.append(f"{name}: {clash.wrong}")
 
 
 def _merged(draft: Draft, host: Host) -> dict[str, Any]:
@@ -93,7 +139,8 @@ def _merged(draft: Draft, host: Host) -> dict[str, Any]:
 
 
 def _section(merged: Mapping[str, Any], section: str) -> dict[str, Any]:
-    return {name.partition(".")[2]: value for name, value in merged.items() if name.startswith(f"{section}.")}
+    inside = ((name.rpartition("."), value) for name, value in merged.items())
+    return {name: value for (where, _, name), value in inside if where == section}
 
 
 def _check_present(draft: Draft, host: Host, merged: Mapping[str, Any], sources: Sequence[Source]) -> None:
@@ -148,24 +195,70 @@ def _looked_up(draft: Draft, host: Host, merged: Mapping[str, Any], how: Given) 
     return Thing(name, how.value)
 
 
-def _connection(draft: Draft, host: Host, merged: Mapping[str, Any], thing: Thing | None) -> Connection:
+def _connection(draft: Draft, host: Host, merged: Mapping[str, Any], thing: Thing | None) -> Connection | None:
     values = _section(merged, "connection")
-    endpoint, values["port"] = _endpoint(draft, merged)
+    values["authorizer"] = _authorizer(draft, merged)
+    values["pkcs11"] = _pkcs11(draft, merged)
+    endpoint, port = _endpoint(draft, merged)
+    region = values["region"] or region_of(endpoint)
+    values.update(dict.fromkeys(_unmeant(draft, merged, values, region)))
+    https = values["transport"] == "https"
+    signs = not values["certificate"] if https else _signs_socket(values, region)
+    values["region"] = region if signs else ""
+    special = values["websocket"] or values["authorizer"]
+    values["port"] = port or usual_port(https=https, special=signs if https else bool(special))
     values["endpoint"] = endpoint if host.connected else ""
     values["client_id"] = _client_id(draft, merged["connection.client_id"], thing)
-    _check_pair(draft, merged, "connection.certificate", "connection.private_key")
-    return Connection(**values)
+    try:
+        return Connection(**values)
+    except ClashError as error:
+        _say(draft, error)
+        return None
+
+
+def _authorizer(draft: Draft, merged: Mapping[str, Any]) -> Authorizer | None:
+    section = "connection.authorizer"
+    return Authorizer(**_section(merged, section)) if section in draft.sections else None
+
+
+def _pkcs11(draft: Draft, merged: Mapping[str, Any]) -> Pkcs11 | None:
+    section = "connection.pkcs11"
+    if section not in draft.sections:
+        return None
+    name = f"{section}.module"
+    if not merged[name]:
+        if name not in draft.refused:
+            how = f"write module = {shown(KEYS[name].example)} in the section [{section}]"
+            draft.problems.append(f"{name} is missing (in {draft.sections[section]}): {how}")
+        return None
+    return Pkcs11(**_section(merged, section))
+
+
+def _unmeant(draft: Draft, merged: Mapping[str, Any], values: Mapping[str, Any], region: str) -> list[str]:
+    """Return which of the usual files are not meant: nobody wrote them, and something else says who the device is."""
+    names: tuple[str, ...] = ()
+    alias = merged["cloud.role_alias"]  # needs them for itself
+    if values["pkcs11"]:
+        names = ("private_key",)
+    elif not alias and (values["authorizer"] or _signs_socket(values, region)):
+        names = ("certificate", "private_key")
+    return [name for name in names if f"connection.{name}" not in draft.values]
+
+
+def _signs_socket(values: Mapping[str, Any], region: str) -> bool:
+    """Return whether a WebSocket is signed: that of AWS is, and that of another broker only if a region is written."""
+    known = values["transport"] == "awsiot" or (values["transport"] == "paho" and region)
+    return bool(values["websocket"] and not values["authorizer"] and known)
 
 
 def _endpoint(draft: Draft, merged: Mapping[str, Any]) -> tuple[str, int]:
-    """Return host and port: as written behind the host, as set, or what the transport usually has."""
+    """Return host and port: as written behind the host, or as set; 0 where neither is."""
     bracketed, _, rest = (merged["connection.endpoint"] or "").rpartition("]")
     name, _, written = rest.partition(":")
     name = bracketed.removeprefix("[") + name
     port = draft.values.get("connection.port")
     if port is None:
-        usual = _HTTPS_PORT if merged["connection.transport"] == "https" else merged["connection.port"]
-        return name, int(written or usual)
+        return name, int(written or 0)
     if written and int(written) != port.value:
         wrong = f"connection.endpoint already says :{written}; keep one of the two"
         draft.refuse("connection.port", port.raw, port.path, wrong)

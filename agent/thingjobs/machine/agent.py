@@ -201,7 +201,7 @@ def _connected(turn: Turn) -> None:
     """Claims and results go first, then the search."""
     turn.change(connected_at=turn.now.clock)
     _tell_all(turn, LinkUp())
-    look.ask(turn)
+    look.after_connect(turn)
     turn.change(timers={**turn.state.timers, LookTimer.PERIODIC: turn.now.clock + spread(LOOK_EVERY, turn.roll())})
     if turn.state.busy:
         look.aside_later(turn, ASIDE_AFTER)
@@ -210,7 +210,8 @@ def _connected(turn: Turn) -> None:
 def _disconnected(turn: Turn, event: Disconnected) -> None:
     was_up = turn.connected
     kept = {key: at for key, at in turn.state.timers.items() if key is LookTimer.SAVE}
-    turn.change(connected_at=None, look=None, timers=kept, offer=None)
+    lost_at = turn.now.clock if was_up or turn.state.lost_at is None else turn.state.lost_at
+    turn.change(connected_at=None, lost_at=lost_at, look=None, timers=kept, offer=None)
     if was_up:
         turn.note(f"connection lost: {event.reason}", warning=event.reason != RENEWED)
     else:

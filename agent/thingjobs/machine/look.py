@@ -17,11 +17,15 @@ from thingjobs.model import Phase, Status
 from thingjobs.policy import (
     ASIDE_AFTER,
     ASIDE_SOON,
+    CROWDED_FIRST,
     EXPECT_NEXT_WITHIN,
     LOOK_EVERY,
     REPLY_TIMEOUT,
     RESERVED_IDS,
+    RETRY_CAP,
+    RETRY_FIRST,
     backoff,
+    look_delay,
     spread,
 )
 
@@ -39,13 +43,27 @@ AGENT_MARK = "thingjobs/"
 # --- asking -------------------------------------------------------------------------------------------------------
 
 
+def after_connect(turn: Turn) -> None:
+    """The service is back: ask whether what is at work here was ended meanwhile; whoever is idle lets others go first.
+
+    What is queued from now on is told by `notify-next`, and taken at once.
+    """
+    away = turn.now.clock - turn.state.lost_at if turn.state.lost_at is not None else 0.0
+    delay = look_delay(away, turn.roll())
+    if turn.state.jobs or not delay:
+        ask(turn)
+    else:
+        _timer(turn, LookTimer.RETRY, turn.now.clock + delay)
+
+
 def ask(turn: Turn, look: Look | None = None) -> None:
     """Ask for the head of the queue, or for what lies behind executions that are not ours."""
     if not turn.connected or turn.state.stopping is not Stopping.NO:
         return
     look = look or Look()
     token = turn.mint()
-    turn.change(look=replace(look, token=token))
+    timers = {key: at for key, at in turn.state.timers.items() if key is not LookTimer.RETRY}
+    turn.change(look=replace(look, token=token), timers=timers)
     _timer(turn, LookTimer.REPLY, turn.now.clock + REPLY_TIMEOUT)
     turn.do(Send(_question(look, token)))
 
@@ -115,11 +133,11 @@ def _look_beside(turn: Turn) -> None:
         ask(turn, Look(past=True))
 
 
-def _again(turn: Turn, look: Look) -> None:
+def _again(turn: Turn, look: Look, *, first: float = RETRY_FIRST) -> None:
     """The question was refused or got no answer: ask again after a while, for ever."""
     tries = look.tries + 1
     turn.change(look=replace(look, token="", tries=tries))
-    _timer(turn, LookTimer.RETRY, turn.now.clock + backoff(tries, turn.roll()))
+    _timer(turn, LookTimer.RETRY, turn.now.clock + backoff(tries, turn.roll(), first=first))
 
 
 def _timer(turn: Turn, timer: LookTimer, at: float) -> None:
@@ -160,10 +178,11 @@ def _refused(turn: Turn, look: Look, event: Refused) -> None:
         turn.look_past(look.wanted)
         ask(turn, Look(past=not look.aside, aside=look.aside))
     elif look.wanted is None and look.aside:
-        aside_later(turn, ASIDE_AFTER)
+        # It is the least of what the account has to answer.
+        aside_later(turn, spread(RETRY_CAP, turn.roll()) if busy else ASIDE_AFTER)
     else:
         turn.note(f"the service refused to tell what is pending: {event.text} {event.message}", warning=True)
-        _again(turn, look)
+        _again(turn, look, first=CROWDED_FIRST if event.code is Refusal.REQUEST_THROTTLED else RETRY_FIRST)
 
 
 def _pass_finished(turn: Turn, head: Execution | None) -> None:

@@ -247,6 +247,7 @@ class State:
         nonce: random, made once per process: the root of tokens, claims and jitter.
         minted: tokens and rolls drawn from it so far.
         connected_at: Now.clock of the present connection, None without one.
+        lost_at: when the last connection ended, or the first could not be made; None before that.
         jobs: what is not finished here; at most one that is neither an observer nor just reporting.
         remembered: identities that are finished here, oldest first: they never start again.
         offer: the newest offer that came while the agent was busy.
@@ -261,6 +262,7 @@ class State:
     nonce: str
     minted: int = 0
     connected_at: float | None = None
+    lost_at: float | None = None
     jobs: Mapping[Identity, Job] = field(default_factory=dict)
     remembered: tuple[Identity, ...] = ()
     foreign: frozenset[Identity] = frozenset()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -69,8 +69,13 @@ class Turn:
         return f"{self.state.nonce}-{self.state.minted}"
 
     def roll(self) -> float:
-        """Return a number in [0, 1) that other devices do not share."""
-        return zlib.crc32(self.mint().encode()) / 2**32
+        """Return a number in [0, 1) that other devices do not share.
+
+        Two that drew nearly the same once must not again, or those that met once at the service meet at each retry: a
+        checksum would not do.
+        """
+        digest = hashlib.blake2b(self.mint().encode(), digest_size=4, usedforsecurity=False).digest()
+        return int.from_bytes(digest) / 2**32
 
     def until(self, seconds: float) -> Deadline:
         """Return the moment `seconds` from now, for the record."""

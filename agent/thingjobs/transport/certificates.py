@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from thingjobs.transport.dial import Link
+    from thingjobs.transport.link import Link
 
 log = logging.getLogger("thingjobs.connection")
 

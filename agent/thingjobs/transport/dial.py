@@ -1,4 +1,4 @@
-"""Opening a connection: TCP and TLS with the device certificate, and saying in one line why that failed.
+"""Opening a connection: TCP, a proxy, TLS with the device certificate, a WebSocket; and saying why that failed.
 
 Nothing here knows MQTT. It blocks on nothing but the lookup of a name, and ends when it is told to stop.
 """
@@ -12,53 +12,30 @@ import socket
 import ssl
 import threading
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from thingjobs.certificate import dates_of
-from thingjobs.errors import TransportError
+from thingjobs.errors import ThingjobsError, TransportError
+from thingjobs.transport.dialogue import MAX_ANSWER_BYTES
+from thingjobs.transport.link import Link
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from thingjobs.clock import Reading
-    from thingjobs.model import ThingName
+    from thingjobs.transport.dialogue import Ask, Dialogue
+    from thingjobs.transport.websocket import WebSocket
 
-PATIENCE_SECONDS = 30.0
+__all__ = ["Bell", "Dial", "Link", "explain", "is_about_dates", "tls_context"]
+
+T = TypeVar("T")
+
 #: Data that the peer does not acknowledge for this long means that the connection is dead, whatever TCP hopes for.
 UNACKED_MILLISECONDS = 30_000
 #: X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
 DATE_ERRORS = (9, 10)
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """Where and as whom to connect.
-
-    Attributes:
-        keep_alive: seconds between pings when nothing else is sent; a broker may ask for less.
-        certificate: the device certificate; None connects without TLS client authentication.
-        ca: what to trust; None: the system's store.
-        version: 5 for MQTT 5, 4 for MQTT 3.1.1.
-        patience: seconds that each step of connecting may take: TCP, TLS, and CONNECT with SUBSCRIBE.
-    """
-
-    host: str
-    port: int
-    client_id: str
-    thing: ThingName
-    keep_alive: int = 300
-    certificate: Path | None = None
-    private_key: Path | None = None
-    ca: Path | None = None
-    version: int = 5
-    patience: float = PATIENCE_SECONDS
-
-    @property
-    def address(self) -> str:
-        """Where, for people."""
-        return f"{self.host}:{self.port}"
 
 
 class Bell:
@@ -94,36 +71,100 @@ class Bell:
 
 
 class Dial:
-    """Opens TCP and TLS. Blocks on nothing but the lookup of the name, and ends when it is told to stop."""
+    """Opens a connection. Blocks on nothing but the lookup of a name, and ends when it is told to stop."""
 
     def __init__(self, link: Link, bell: Bell, stopping: threading.Event) -> None:
         self._link = link
         self._bell = bell
         self._stopping = stopping
 
-    def open(self) -> socket.socket:
-        """Return a socket that is connected, TLS included.
+    def open(self) -> socket.socket | WebSocket:
+        """Return what carries MQTT from now on: a socket, TLS included, or a WebSocket over one.
 
         Raises:
             OSError: it cannot be.
-            TransportError: the certificates cannot be used.
+            ThingjobsError: the certificates cannot be used, there are no credentials, or who answers does not want us.
         """
         link = self._link
-        context = tls_context(link) if link.certificate is not None or link.ca is not None else None
-        sock = self._reach_any()
-        if context is None:
-            return sock
+        context = tls_context(link) if link.tls else None
+        path = _path_of(link) if link.websocket else ""
+        with contextlib.ExitStack() as undo:
+            sock = self._tunnelled() if link.proxy is not None else self._reach_any(link.host, link.port)
+            undo.callback(sock.close)
+            if context is not None:
+                sock = context.wrap_socket(sock, server_hostname=link.host, do_handshake_on_connect=False)
+                undo.callback(sock.close)
+                until = time.monotonic() + link.patience
+                self._ready(sock, until, select.POLLIN, sock.do_handshake)
+            carrier = self._web(sock, path) if link.websocket else sock
+            undo.pop_all()
+        return carrier
+
+    def _tunnelled(self) -> socket.socket:
+        """Connect to the proxy, and have it connect to the other end."""
+        proxy = self._link.proxy
+        assert proxy is not None  # noqa: S101 - the caller looked
+        try:
+            sock = self._reach_any(proxy.host, proxy.port)
+        except ConnectionAbortedError:
+            raise
+        except OSError as error:
+            why = f"it does not answer within {self._link.patience:.0f} s" if isinstance(error, TimeoutError) else error
+            said = f"cannot reach the proxy {proxy.address}: {getattr(error, 'strerror', None) or why}"
+            raise TransportError(f"{said}; check connection.proxy") from None
         with contextlib.ExitStack() as undo:
             undo.callback(sock.close)
-            tls = context.wrap_socket(sock, server_hostname=link.host, do_handshake_on_connect=False)
-            undo.callback(tls.close)
-            self._shake_hands(tls)
+            self._talk(sock, proxy.tunnel(self._link.host, self._link.port), f"the proxy {proxy.address}")
             undo.pop_all()
-        return tls
+        return sock
 
-    def _reach_any(self) -> socket.socket:
+    def _web(self, sock: socket.socket, path: str) -> WebSocket:
+        from thingjobs.transport.websocket import WebSocket, upgrade  # noqa: PLC0415 - most links need none
+
+        link = self._link
+        question = upgrade(host_header(link), path, link.route, signed=bool(link.signed_for))
+        self._talk(sock, question, link.route)
+        return WebSocket(sock)
+
+    # --- questions and answers ------------------------------------------------------------------------------------
+
+    def _talk(self, sock: socket.socket, dialogue: Dialogue[None], where: str) -> None:
+        """Carry a dialogue to its end.
+
+        Raises:
+            OSError: TLS broke, or we are to stop.
+            TransportError: the other end does not answer, or not as it should.
+        """
+        until = time.monotonic() + self._link.patience
+        with contextlib.suppress(StopIteration):
+            ask = next(dialogue)
+            while True:
+                try:
+                    answer = self._answer(sock, ask, until)
+                except TimeoutError:
+                    said = f"{where} takes the connection and does not answer within {self._link.patience:.0f} s"
+                    raise TransportError(f"{said}: are address and port right?") from None
+                except (ConnectionResetError, BrokenPipeError) as error:
+                    raise TransportError(f"{where} broke off: {error.strerror}; are address and port right?") from None
+                ask = dialogue.send(answer)
+
+    def _answer(self, sock: socket.socket, ask: Ask, until: float) -> bytes:
+        """Send a question, and return the answer, or what came of it until the other end closed."""
+        data, came = ask.data, b""
+        while data:
+            data = data[self._ready(sock, until, select.POLLOUT, sock.send, data) :]
+        while (missing := ask.missing(came)) > 0 and len(came) < MAX_ANSWER_BYTES:
+            more = self._ready(sock, until, select.POLLIN, sock.recv, missing)
+            if not more:
+                break
+            came += more
+        return came
+
+    # --- sockets --------------------------------------------------------------------------------------------------
+
+    def _reach_any(self, host: str, port: int) -> socket.socket:
         """Connect to the first address that answers; one that does not may use up only its share of the time."""
-        found = socket.getaddrinfo(self._link.host, self._link.port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         until = time.monotonic() + self._link.patience
         for left, (family, _, _, _, address) in zip(range(len(found), 1, -1), found, strict=False):
             with contextlib.suppress(OSError):
@@ -147,17 +188,25 @@ class Dial:
             undo.pop_all()
         return sock
 
-    def _shake_hands(self, tls: ssl.SSLSocket) -> None:
-        until = time.monotonic() + self._link.patience
+    def _ready(self, sock: socket.socket, until: float, event: int, attempt: Callable[..., T], *args: object) -> T:
+        """Attempt something until the socket is ready for it.
+
+        Args:
+            sock: which does not block.
+            until: when to give up.
+            event: what a socket without TLS has to be ready for.
+            attempt: raises an error where it would block.
+            args: for the attempt.
+        """
         while True:
             try:
-                tls.do_handshake()
+                return attempt(*args)
+            except BlockingIOError:
+                self._wait(sock, event, until)
             except ssl.SSLWantReadError:
-                self._wait(tls, select.POLLIN, until)
+                self._wait(sock, select.POLLIN, until)
             except ssl.SSLWantWriteError:
-                self._wait(tls, select.POLLOUT, until)
-            else:
-                return
+                self._wait(sock, select.POLLOUT, until)
 
     def _wait(self, sock: socket.socket, event: int, until: float) -> None:
         while not self._stopping.is_set():
@@ -183,20 +232,47 @@ def tls_context(link: Link) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(link.ca) if link.ca else None)
     except ssl.SSLError as error:
         raise TransportError(f"cannot use {link.ca}: it holds no certificate in PEM form ({error.reason})") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if link.tls_min == "1.3" else ssl.TLSVersion.TLSv1_2
+    if link.protocol:
+        context.set_alpn_protocols([link.protocol])
     if link.certificate is not None:
-        _show_certificate(context, link.certificate, link.private_key)
+        _show_certificate(context, link.certificate, link.private_key, link.private_key_password_file)
     return context
 
 
-def _show_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+def _show_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None, secret: Path | None) -> None:
+    # Without a password, a key that needs one would be asked for at the terminal.
+    password = secret.read_bytes().removesuffix(b"\n").removesuffix(b"\r") if secret is not None else b""
     try:
-        # Without a password, a key that needs one would be asked for at the terminal.
-        context.load_cert_chain(certificate, key, password="")
+        context.load_cert_chain(certificate, key, password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise TransportError(f"cannot use {certificate}: {key} is not its key") from None
-        raise TransportError(f"cannot use {certificate} with {key}: {error.reason or error}") from None
+        why = _about_password(key or certificate, secret) or f"{error.reason or error}"
+        raise TransportError(f"cannot use {certificate} with {key}: {why}") from None
+
+
+def _about_password(key: Path, secret: Path | None) -> str:
+    """Return what is wrong with the password of a key; "" if it has none, or its file cannot be understood."""
+    if b"ENCRYPTED" not in key.read_bytes():
+        return ""
+    if secret is None:
+        return "the key has a password; name the file that holds it in connection.private_key_password_file"
+    return f"{secret} does not hold the key's password (connection.private_key_password_file)"
+
+
+def host_header(link: Link) -> str:
+    """Return what a request over a link has in its header Host, which is also what is signed."""
+    host = f"[{link.host}]" if ":" in link.host else link.host
+    return host if link.port == (443 if link.tls else 80) else f"{host}:{link.port}"
+
+
+def _path_of(link: Link) -> str:
+    if not link.signed_for:
+        return "/mqtt"
+    from thingjobs.transport import signing  # noqa: PLC0415 - most links are not signed
+
+    return signing.from_environment(host_header(link), link.signed_for, time.time())
 
 
 def is_about_dates(error: Exception) -> bool:
@@ -212,9 +288,9 @@ def explain(error: Exception, link: Link, reading: Reading | None = None) -> str
         link: where to.
         reading: of the clocks, where that has to do with it.
     """
-    where = link.address
+    where = link.route
     match error:
-        case TransportError():
+        case ThingjobsError():
             why = str(error)
         case ssl.SSLCertVerificationError():
             clock = _about_clock(reading) if is_about_dates(error) else ""
@@ -245,11 +321,16 @@ def _about_clock(reading: Reading | None) -> str:
 
 def _explain_tls(error: ssl.SSLError, link: Link) -> str:
     before, alert, said = (error.reason or "").partition("ALERT_")
-    if not alert:
-        return f"TLS with {link.address} failed ({before or error}); is it a TLS port, and the certificate active?"
     said = said.replace("_", " ").lower()
     ours = f"{link.certificate} registered, active and in date{_dates(link)}"
-    return f"{link.address} does not accept us: {said}; is {ours}?"
+    if said == "no application protocol":
+        why = f"it does not know {link.protocol} (ALPN): is connection.endpoint a data endpoint of AWS IoT?"
+        return f"{link.route} does not accept us: {said}; {why}"
+    if said == "protocol version" or before == "UNSUPPORTED_PROTOCOL":
+        return f"{link.route} does not speak TLS {link.tls_min} (connection.tls_min)"
+    if not alert:
+        return f"TLS with {link.route} failed ({before or error}); is it a TLS port, and the certificate active?"
+    return f"{link.route} does not accept us: {said}; is {ours}?"
 
 
 def _dates(link: Link) -> str:

@@ -13,14 +13,14 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from thingjobs.errors import StateError, WireError
-from thingjobs.jobs import Connected, Disconnected, Update
+from thingjobs.errors import StateError
+from thingjobs.jobs import Update
 from thingjobs.model import JOB_ID_PATTERN
 from thingjobs.testing.control import ControlPlaneError
+from thingjobs.testing.memory import MemoryTransport
 from thingjobs.testing.messages import UNROUTABLE
 from thingjobs.testing.records import PENDING
 from thingjobs.testing.service import JobsService
-from thingjobs.transport.topics import Topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from thingjobs.jobs import Incoming, Request
     from thingjobs.model import Json, ThingName
-    from thingjobs.testing.messages import Message
 
 log = logging.getLogger("thingjobs.local")
 
@@ -40,7 +39,7 @@ SCAN_SECONDS = 1.0
 CHANGED = "it was changed, and a job keeps the document it was made with; under a new name it runs as a new job"
 
 
-class LocalTransport:
+class LocalTransport(MemoryTransport):
     """The embedded Jobs service behind the transport contract.
 
     Args:
@@ -58,11 +57,9 @@ class LocalTransport:
     """
 
     def __init__(self, folder: Path, kept: Path, thing: ThingName) -> None:
+        super().__init__(JobsService(), thing)
         self._folder = folder
         self._kept = kept
-        self._thing = thing
-        self._topics = Topics(thing)
-        self._put: Callable[[Incoming], None] | None = None
         #: By file name: when it was written, and how large it is.
         self._seen: dict[str, tuple[int, int]] = {}
         #: By job id.
@@ -70,7 +67,6 @@ class LocalTransport:
         self._keeping = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="local jobs", daemon=True)
-        self.service = JobsService()
         self.unusable: dict[str, str] = {}
         self.tell: Callable[[str, str], None] = lambda name, why: None  # noqa: ARG005 - until somebody listens
         self._restore()
@@ -78,28 +74,18 @@ class LocalTransport:
 
     def start(self, put: Callable[[Incoming], None]) -> None:
         """Begin: this service is always there."""
-        self._put = put
-        self.service.listen(self._thing, self._hear)
-        put(Connected())
+        super().start(put)
         self._thread.start()
 
     def send(self, request: Request) -> None:
         """Ask the embedded service."""
-        topic, payload = self._topics.outgoing(request)
-        suffix = topic.split("/jobs/", 1)[1]
-        self.service.handle(self._thing, suffix, payload, self._hear)
+        super().send(request)
         if isinstance(request, Update):
             self._keep()
 
-    def renew(self) -> None:
-        """Open a new connection; it takes no time."""
-        if self._put is not None:
-            self._put(Disconnected("a new connection was asked for"))
-            self._put(Connected())
-
     def stop(self) -> None:
         """Put nothing more."""
-        self._put = None
+        super().stop()
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(SCAN_SECONDS * 5)
@@ -149,18 +135,6 @@ class LocalTransport:
         except ControlPlaneError as error:
             raise ValueError(str(error).rpartition(": ")[2]) from None
         self._documents[job_id] = document
-
-    def _hear(self, message: Message) -> None:
-        put = self._put
-        if put is None:
-            return
-        try:
-            incoming = self._topics.incoming(message.topic, message.payload)
-        except WireError as error:
-            log.warning("left out a message: %s", error)
-            return
-        if incoming is not None:
-            put(incoming)
 
     def _watch(self) -> None:
         while not self._stopping.wait(SCAN_SECONDS):

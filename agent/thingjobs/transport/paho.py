@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING
 
 from thingjobs import clock
-from thingjobs.errors import TransportError
+from thingjobs.errors import ThingjobsError
 from thingjobs.jobs import Disconnected
 from thingjobs.transport.certificates import Certificates
 from thingjobs.transport.dial import Bell, Dial, Link, explain, is_about_dates
@@ -154,7 +154,7 @@ class PahoTransport:
                     return session.serve(self._stopping, self._certificates), session.ended()
                 finally:
                     session.part()
-        except (OSError, ValueError, TransportError) as error:
+        except (OSError, ValueError, ThingjobsError) as error:
             reason, cause = self._why(error)
         except Exception as error:
             log.warning("the connection ended in an error", exc_info=True)
@@ -163,7 +163,7 @@ class PahoTransport:
             self._session = None
         return reason, Ended(cause)
 
-    def _why(self, error: OSError | ValueError | TransportError) -> tuple[str, Cause]:
+    def _why(self, error: OSError | ValueError | ThingjobsError) -> tuple[str, Cause]:
         if not is_about_dates(error):
             return explain(error, self._link), Cause.UNREACHED
         reading = self._read_clock()

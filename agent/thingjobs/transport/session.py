@@ -21,6 +21,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from thingjobs.errors import WireError
 from thingjobs.jobs import RENEWED, Connected
 from thingjobs.transport.dial import explain, tls_context
+from thingjobs.transport.link import ALPN_443
 from thingjobs.transport.patience import Cause, Ended, kind_of
 from thingjobs.transport.topics import Topics
 from thingjobs.wire import MAX_PAYLOAD_BYTES
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 
     from thingjobs.jobs import Incoming, Request
     from thingjobs.transport.certificates import Certificates
-    from thingjobs.transport.dial import Bell, Link
+    from thingjobs.transport.dial import Bell
+    from thingjobs.transport.link import Link
+    from thingjobs.transport.websocket import WebSocket
 
 log = logging.getLogger("thingjobs.connection")
 
@@ -46,7 +49,7 @@ CLOSED = frozenset({errno.ECONNRESET, errno.EPIPE})
 class _Client(mqtt.Client):
     """paho over a socket that we opened, and keeping why it failed: it has no public way to either."""
 
-    def __init__(self, link: Link, sock: socket.socket) -> None:
+    def __init__(self, link: Link, sock: socket.socket | WebSocket) -> None:
         super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id=link.client_id,
@@ -57,7 +60,7 @@ class _Client(mqtt.Client):
         self._opened = sock
         self.failure: OSError | None = None
 
-    def _create_socket_connection(self) -> socket.socket:
+    def _create_socket_connection(self) -> Any:
         return self._opened
 
     def _sock_recv(self, bufsize: int) -> bytes:
@@ -84,7 +87,7 @@ class Session:
 
     Args:
         link: where and as whom.
-        sock: connected, TLS included.
+        sock: connected, TLS included; or a WebSocket over one, if the link says so.
         tell: takes what comes.
         bell: wakes the thread.
         accepted: is told each kind of request that the broker takes.
@@ -94,7 +97,7 @@ class Session:
     def __init__(
         self,
         link: Link,
-        sock: socket.socket,
+        sock: socket.socket | WebSocket,
         tell: Callable[[Incoming], None],
         bell: Bell,
         accepted: Callable[[str], None],
@@ -121,6 +124,10 @@ class Session:
         self._asks = self._answers = 0
         self._heard = self._told = time.monotonic()
         self._give_up = self._told + link.patience
+        #: How many bytes came that poll does not know of, because TLS or the WebSocket has taken them already.
+        self._buffered: Callable[[], int] = getattr(sock, "pending", int)
+        self._web: Any = sock if link.websocket else None
+        self._spoken: str | None = getattr(sock, "selected_alpn_protocol", str)()
         self._client = client = _Client(link, sock)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
@@ -203,10 +210,11 @@ class Session:
     def _turn(self, sock: Any, certificates: Certificates) -> None:
         """Sleep until there is something to do, and do it."""
         client = self._client
-        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        if self._buffered():
             found = select.POLLIN
         else:
-            events = select.POLLIN | (select.POLLOUT if client.want_write() else 0)
+            unsent = client.want_write() or (self._web is not None and self._web.unsent)
+            events = select.POLLIN | (select.POLLOUT if unsent else 0)
             found = self._bell.sleep(sock, events, self._due() - time.monotonic())
         # The times are taken after paho took its own: when a ping is due by ours, it is due by paho's too.
         if found & ~select.POLLOUT:
@@ -214,13 +222,21 @@ class Session:
             self._heard = time.monotonic()
             self._settle()
         if found & select.POLLOUT or client.want_write():
-            client.loop_write()
+            self._write()
             self._told = time.monotonic()
         if self._ready_at is not None and time.monotonic() >= self._due():
             client.loop_misc()
             self._heard = self._told = time.monotonic()
             if certificates.replaced(tls_context):
                 self._end("the certificate files were replaced: connecting anew with them", Cause.RENEWED)
+
+    def _write(self) -> None:
+        try:
+            if self._web is not None:
+                self._web.flush()
+            self._client.loop_write()
+        except OSError as error:
+            self._end(explain(error, self._link))
 
     def _settle(self) -> None:
         """Forget the requests that the broker has acknowledged. It does so in the order in which they were sent."""
@@ -306,7 +322,7 @@ class Session:
         elif name == "Keep alive timeout":
             self._end(f"{where} did not answer a ping")
         elif name == "Protocol error":
-            self._end(f"{where} does not speak MQTT as we do")
+            self._end(f"{where} does not speak MQTT as we do{self._about_protocol()}")
         elif failure is not None and failure.errno not in CLOSED:
             self._end(f"{where}: {failure.strerror or failure}")
         else:
@@ -314,7 +330,17 @@ class Session:
             if self._let_in:
                 self._closed_on_us(f"{where}: {how}")
             else:
-                self._end(f"{where}: {how}, CONNECT was not answered; may this certificate connect as {us}?")
+                hint = self._about_protocol() or f"; may this certificate connect as {us}?"
+                self._end(f"{where}: {how}, CONNECT was not answered{hint}")
+
+    def _about_protocol(self) -> str:
+        """Return what may be wrong with the protocol that TLS agreed on."""
+        asked = self._link.protocol
+        if asked and self._spoken != asked:
+            return f"; it did not agree to {asked} (ALPN): is it AWS IoT, and does nothing on the way open TLS?"
+        if not asked and self._link.port == 443 and not self._link.websocket:
+            return f"; on port 443 AWS IoT wants a certificate, and {ALPN_443} (ALPN) with it"
+        return ""
 
     def _closed_on_us(self, said: str) -> None:
         """The broker closed the connection: perhaps because of what we did last."""

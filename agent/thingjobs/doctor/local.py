@@ -1,0 +1,256 @@
+"""What lies on this device: files and who may use them, our certificate, the agent that runs, handlers, the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thingjobs import statusbox
+from thingjobs.certificate import cn_of, dates_of
+from thingjobs.config import check_files
+from thingjobs.doctor import rules
+from thingjobs.doctor.findings import failed, of_problem, ok, skipped, warning
+from thingjobs.doctor.issuer import SELF, issuer_of
+from thingjobs.doctor.surroundings import within
+from thingjobs.errors import DocumentError, StateError, ThingjobsError
+from thingjobs.judging import missing_user, registry_for, user_for
+from thingjobs.manifest import lacking
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from thingjobs.config import Config
+    from thingjobs.doctor.findings import Verdict
+    from thingjobs.doctor.rules import Span, Times
+    from thingjobs.doctor.surroundings import Surroundings
+    from thingjobs.model import Json
+    from thingjobs.registry import Listed
+
+OPEN_TO_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+class Local:
+    """Looks at this device.
+
+    Args:
+        config: what the agent is to use.
+        sources: the configuration's files and folders.
+        surroundings: what is looked at.
+    """
+
+    def __init__(self, config: Config, sources: Sequence[Path], surroundings: Surroundings) -> None:
+        self._config = config
+        self._sources = sources
+        self._around = surroundings
+        self._folder = config.state.directory
+        self._problems = check_files(config)
+        self._status, self._status_problem = self._ask()
+
+    # --- the agent ------------------------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> Json | None:
+        """What the agent says that runs on the state folder; None: none runs, or it does not say."""
+        return self._status
+
+    def look_again(self) -> Json | None:
+        """Ask the agent anew."""
+        return self._ask()[0]
+
+    def _ask(self) -> tuple[Json | None, str]:
+        try:
+            return statusbox.ask(self._folder), ""
+        except (StateError, OSError) as error:
+            return None, str(error)
+
+    def agent(self) -> Iterator[Verdict]:
+        """Say whether an agent runs, and whether we see what it sees."""
+        found = self._status
+        if self._status_problem:
+            yield warning(self._status_problem, f"{_as_owner(self._folder)}: that one may ask")
+        elif found is None:
+            yield ok(f"none runs on {self._folder}")
+        elif found["thing"] != self._config.thing.name:
+            said = f"one runs on {self._folder}, as {found['thing']} and not as {self._config.thing.name}"
+            yield warning(said, "start it anew, so that it takes up this configuration")
+        elif found["connected"]:
+            yield ok(f"one runs on {self._folder}, connected for {rules.lasted(found['connectedSeconds'])}")
+        else:
+            yield ok(f"one runs on {self._folder}, without a connection")
+        owner = _owner(self._folder)
+        if owner not in (None, os.geteuid()) and not self._status_problem:
+            said = f"{self._folder} belongs to {_account(owner)}, and this check runs as {_account(os.geteuid())}"
+            yield warning(f"{said}: it may see what the agent does not", _as_owner(self._folder))
+
+    # --- files ----------------------------------------------------------------------------------------------------
+
+    def files(self) -> Iterator[Verdict]:
+        """Look whether others can read the key, or change what the agent reads and runs."""
+        found = [
+            *(of_problem(problem) for problem in self._problems if _about(problem) == "files"),
+            *(verdict for path in self._sources for verdict in self._config_file(path)),
+        ]
+        yield from found or [ok("nobody else can read the key, or change what the agent reads and runs")]
+
+    def _config_file(self, path: Path) -> Iterator[Verdict]:
+        """Look at a configuration file or folder: who can write it can have the agent run anything."""
+        inside = sorted(path.glob("*.toml")) if path.is_dir() else []
+        for one in (path, *inside):
+            with contextlib.suppress(OSError):
+                found = one.stat()
+                if found.st_mode & OPEN_TO_OTHERS:
+                    said = f"{one} may be written by others (mode {stat.S_IMODE(found.st_mode):04o})"
+                    yield failed(f"{said}, and what it says is run", f"run chmod go-w {one}")
+                elif found.st_uid not in (0, os.geteuid(), _owner(self._folder)):
+                    yield warning(f"{one} belongs to {_account(found.st_uid)}", f"run chown root {one}")
+
+    # --- our certificate ------------------------------------------------------------------------------------------
+
+    def our_span(self) -> Span | None:
+        """Return the dates of our certificate; None: there is none, or it cannot be read."""
+        path = self._config.connection.certificate
+        if path is None:
+            return None
+        try:
+            since, until = dates_of(path.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return rules.Span(since.timestamp(), until.timestamp())
+
+    def certificate(self, times: Times) -> Iterator[Verdict]:
+        """Look at our certificate, its key, and the authority that we trust."""
+        problems = [of_problem(problem) for problem in self._problems if _about(problem) == "certificate"]
+        path = self._config.connection.certificate
+        if problems:
+            yield from problems
+        elif path is None:
+            yield ok("none is configured: something else has to say who we are")
+        else:
+            wrong, dates = rules.of_dates(times)
+            said = f"{path}: {_signed(path)}{', ' * bool(dates)}{dates}{self._about_name(path)}"
+            yield wrong_one(path, wrong) if wrong is not None else ok(said)
+
+    def _about_name(self, path: Path) -> str:
+        """Return a hint where the certificate's name looks like that of another thing; AWS IoT does not mind."""
+        name = self._config.thing.name
+        try:
+            found = cn_of(path.read_bytes())
+        except (OSError, ValueError):
+            return ""
+        if found in (name, "AWS IoT Certificate"):
+            return ""
+        return f"; its name is {found} and the thing's is {name}, which can be meant"
+
+    # --- handlers -------------------------------------------------------------------------------------------------
+
+    def handlers(self) -> Iterator[Verdict]:
+        """Ask all handlers what they are."""
+        seconds = self._around.patience.handlers
+        if missing := missing_user(self._config):
+            text, _, todo = missing.partition("; ")
+            yield warning(text, todo)
+        registry = registry_for(self._config, self._folder, read_only=True)
+        try:
+            found = within(seconds, registry.everything)
+        except TimeoutError:
+            yield skipped(f"they do not all say within {seconds:.0f} s what they are", "run thingjobs handlers list")
+            return
+        except (OSError, ThingjobsError) as error:
+            yield failed(f"they cannot be listed: {error}")
+            return
+        broken = [verdict for one in found if (verdict := self._of_handler(one)) is not None]
+        yield from broken
+        good = [one.name for one in found if one.handler is not None]
+        if not broken:
+            yield ok(f"{len(good)} can be used: {', '.join(good)}" if good else "there are none")
+
+    def _of_handler(self, one: Listed) -> Verdict | None:
+        """Return what is wrong with a handler, None if nothing is."""
+        if one.handler is None:
+            text, _, todo = one.reason.partition("; ")
+            return failed(text, todo or f"thingjobs handlers check {one.name} says all that is wrong with it")
+        if lacks := lacking(one.handler.needs):
+            return warning(f"handler {one.name} {lacks}: its jobs are rejected")
+        try:
+            user_for(self._config, one.handler)
+        except DocumentError as error:
+            text, _, todo = error.reason.partition("; ")
+            return warning(f"jobs for handler {one.name} are rejected: {text}", todo)
+        return None
+
+    # --- the disk -------------------------------------------------------------------------------------------------
+
+    def space(self) -> Iterator[Verdict]:
+        """Look how much room there is for the state folder."""
+        try:
+            found = os.statvfs(self._place())
+        except OSError as error:
+            yield failed(f"{self._folder}: {error.strerror}")
+            return
+        free = found.f_bavail * found.f_frsize
+        ours = found.f_bfree * found.f_frsize if os.geteuid() == 0 else free
+        yield rules.of_space(str(self._folder), free, ours, found.f_favail if found.f_files else None)
+
+    def state(self) -> Iterator[Verdict]:
+        """Look whether the state folder can be written, and survives a reboot."""
+        found = [of_problem(problem) for problem in self._problems if _about(problem) == "state"]
+        place = self._place()
+        with contextlib.suppress(OSError):
+            if os.statvfs(place).f_flag & os.ST_RDONLY:
+                what = "mount it for writing (`mount -o remount,rw`); `dmesg` says why it is not"
+                found.append(failed(f"{self._folder} is on a disk that is mounted read-only", what))
+        mounts = self._around.mounts.read_text(encoding="utf-8", errors="replace")
+        point, kind = rules.mount_of(os.path.realpath(place), mounts)
+        if verdict := rules.of_mount(str(self._folder), point, kind):
+            found.append(verdict)
+        there = "there" if place == self._folder else f"made in {place} when the agent starts"
+        yield from found or [ok(f"{self._folder} is {there}{f', on {point} ({kind})' * bool(kind)}")]
+
+    def _place(self) -> Path:
+        """Return the state folder, or the folder in which it would be made."""
+        return next((one for one in (self._folder, *self._folder.parents) if os.access(one, os.F_OK)), Path("/"))
+
+
+def wrong_one(path: Path, verdict: Verdict) -> Verdict:
+    """Return a verdict on dates with the name of the file."""
+    return type(verdict)(verdict.mark, f"{path} {verdict.text}", verdict.todo)
+
+
+def _about(problem: str) -> str:
+    """Return which check says a problem that the configuration's own look at files found."""
+    if problem.startswith("state."):
+        return "state"
+    return "certificate" if problem.startswith("connection.") and "others may" not in problem else "files"
+
+
+def _signed(path: Path) -> str:
+    try:
+        who = issuer_of(path.read_text(encoding="latin-1"))
+    except (OSError, ValueError):
+        return "its authority cannot be read"
+    if who == SELF:
+        return "self-signed"
+    return f"signed by {who}" if who else "signed by an authority without a name"
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None
+
+
+def _account(uid: int | None) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name if uid is not None else "nobody"
+    except KeyError:
+        return f"user {uid}"
+
+
+def _as_owner(path: Path) -> str:
+    owner = _owner(path)
+    return f"run sudo -u {_account(owner)} thingjobs check" if owner else "run sudo thingjobs check"

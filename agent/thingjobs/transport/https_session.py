@@ -1,0 +1,320 @@
+"""The Jobs service over HTTPS from the first answer to the first failure, and how often it is asked for news.
+
+HTTP has no connection that could be lost and nobody who notifies, so both are made here. It counts as connected from
+the first answer of the service until a request brings none. Notifications are what a poll finds:
+
+- Waiting for a job, the head of the queue is asked for, and told as `notify-next` would be.
+- While executions of ours are in progress, the list of pending ones is asked for, which has no documents in it, and
+  told as `notify` would be: one that is missing from it was cancelled, one that came may be an observer. An update
+  that was accepted proves as much, so it puts that off.
+- After a terminal update the head is asked for at once: so a job costs three requests.
+
+A poll that is refused is tried again at growing distances; nothing depends on a single one.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from thingjobs.errors import ThingjobsError, TransportError, WireError
+from thingjobs.jobs import (
+    Connected,
+    Describe,
+    Described,
+    DescribeNext,
+    GetPending,
+    ListChanged,
+    NextChanged,
+    Pending,
+    Refusal,
+    Refused,
+    Update,
+    Updated,
+)
+from thingjobs.model import Status
+from thingjobs.policy import REPLY_TIMEOUT, backoff
+from thingjobs.transport.https_wire import DeniedError, call_for, doubt, operation_of, read, settled
+from thingjobs.transport.patience import Cause, Ended, kind_of
+from thingjobs.wire import MAX_PAYLOAD_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from thingjobs.jobs import Incoming, Reply, Request
+    from thingjobs.model import JobId
+    from thingjobs.transport.https_line import Line, Site
+
+log = logging.getLogger("thingjobs.connection")
+
+#: What comes within this of the last answer uses its connection; a job has mostly ended by then.
+KEEP_SECONDS = 10.0
+#: The bound of the wait after the first poll that was refused is twice this; it grows to the interval of polls.
+RETRY_POLL_SECONDS = 15.0
+POLL = "poll"
+
+
+@dataclass(frozen=True, slots=True)
+class Polls:
+    """How often to ask for news, seconds at most.
+
+    Attributes:
+        idle: while nothing of ours is in progress.
+        busy: while something is; how long a cancel may go unnoticed.
+    """
+
+    idle: float = 900.0
+    busy: float = 300.0
+
+    def after(self, *, busy: bool, refused: int, roll: float) -> float:
+        """Return how long to wait for the next poll: up to a third less than it may be, so that a fleet spreads.
+
+        Args:
+            busy: whether something of ours is in progress.
+            refused: polls in a row that were refused.
+            roll: randomness in [0, 1).
+        """
+        seconds = min(self.busy, self.idle) if busy else self.idle
+        if refused:
+            return backoff(refused, roll, first=RETRY_POLL_SECONDS, cap=seconds)
+        return seconds * (2 + roll) / 3
+
+
+class Running:
+    """The executions of ours that are in progress, as far as the replies tell: it decides what a poll asks, no more."""
+
+    def __init__(self) -> None:
+        self._running: set[tuple[JobId, int]] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._running)
+
+    def note(self, request: Request, reply: Reply) -> None:
+        """Learn from a reply to an update, or to a question about one execution."""
+        if not isinstance(request, (Update, Describe)):
+            return
+        status = _status(request, reply)
+        if status is Status.IN_PROGRESS:
+            self._running.add((request.job_id, request.number))
+        elif status is not None:
+            self._running.discard((request.job_id, request.number))
+
+
+def _status(request: Update | Describe, reply: Reply) -> Status | None:
+    """Return the status of an execution; None if the reply does not tell, REMOVED for any that is over."""
+    match reply:
+        case Updated() if isinstance(request, Update):
+            return request.status
+        case Described(_, execution) if execution is not None:
+            return execution.status
+        case Refused(_, Refusal.RESOURCE_NOT_FOUND | Refusal.TERMINAL_STATE_REACHED):
+            return Status.REMOVED
+        case Refused(state=state) if state is not None and state.status.terminal:
+            return state.status
+        case _:
+            return None
+
+
+class Session:
+    """From the first answer to the first failure.
+
+    Args:
+        site: where to, and as whom.
+        line: carries one request after the other.
+        polls: how often to ask for news.
+        tell: takes what comes.
+        accepted: is told each kind of request that the service carried out.
+        held: says whether a kind of request is held back.
+        roll: gives randomness in [0, 1).
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        line: Line,
+        polls: Polls,
+        tell: Callable[[Incoming], None],
+        accepted: Callable[[str], None],
+        held: Callable[[str], bool],
+        roll: Callable[[], float],
+    ) -> None:
+        self._site = site
+        self._line = line
+        self._polls = polls
+        self._tell = tell
+        self._accept = accepted
+        self._is_held = held
+        self._roll = roll
+        #: Requests and when they came; None wakes the thread.
+        self._wishes: queue.SimpleQueue[tuple[Request, float] | None] = queue.SimpleQueue()
+        self._ending = threading.Lock()
+        self._reason = ""
+        self._cause = Cause.LOST
+        self._suspect = ""
+        self._ready_at: float | None = None
+        self._running = Running()
+        self._refused = 0
+        self._poll_at = 0.0
+        self._rest_at: float | None = None
+
+    def ended(self) -> Ended:
+        """Return how it ended."""
+        if self._ready_at is None:
+            return Ended(Cause.UNREACHED)
+        return Ended(self._cause, max(time.monotonic() - self._ready_at, 1e-3), self._suspect)
+
+    # --- any thread -----------------------------------------------------------------------------------------------
+
+    def send(self, request: Request) -> None:
+        """Have a request sent, if the service is reached."""
+        if self._ready_at is not None and not self._reason:
+            self._wishes.put((request, time.monotonic()))
+
+    def end(self, reason: str) -> None:
+        """End it, because somebody wants so: what is under way is cut off."""
+        self._end(reason, Cause.RENEWED)
+        self._line.cut()
+        self._wishes.put(None)
+
+    # --- the thread -----------------------------------------------------------------------------------------------
+
+    def serve(self) -> str:
+        """Ask for a first answer, then carry requests and polls until one brings none; return why it ended.
+
+        Raises:
+            OSError: there was no first answer.
+            ThingjobsError: there was no first answer, or one that is none.
+        """
+        try:
+            self._open()
+        except (OSError, ThingjobsError):
+            if not self._reason:  # it was not us
+                raise
+        while not self._reason:
+            try:
+                wish = self._wishes.get(timeout=max(0.0, self._next_due() - time.monotonic()))
+            except queue.Empty:
+                self._on_due()
+            else:
+                self._on_wish(wish)
+        return self._reason
+
+    def _end(self, reason: str, cause: Cause = Cause.LOST, suspect: str = "") -> None:
+        with self._ending:  # The first reason is the true one.
+            if not self._reason:
+                self._cause, self._suspect, self._reason = cause, suspect, reason
+
+    def _open(self) -> None:
+        reply = self._exchange(GetPending(POLL))
+        if isinstance(reply, Refused):
+            where = self._site.link.address
+            raise TransportError(f"{where} is there, and refuses to serve: {reply.text} {reply.message}".rstrip())
+        self._ready_at = time.monotonic()
+        self._later()
+        self._tell(Connected())
+
+    def _next_due(self) -> float:
+        return self._poll_at if self._rest_at is None else min(self._poll_at, self._rest_at)
+
+    def _on_due(self) -> None:
+        if time.monotonic() >= self._poll_at:
+            self._poll()
+        else:
+            self._rest()
+
+    def _rest(self) -> None:
+        self._line.rest()
+        self._rest_at = None
+
+    # --- news -----------------------------------------------------------------------------------------------------
+
+    def _later(self) -> None:
+        wait = self._polls.after(busy=bool(self._running), refused=self._refused, roll=self._roll())
+        self._poll_at = time.monotonic() + wait
+
+    def _poll(self) -> None:
+        request = GetPending(POLL) if self._running else DescribeNext(POLL)
+        reply = None if self._is_held(kind_of(request)) else self._carry(request)
+        self._refused = 0 if isinstance(reply, (Described, Pending)) else self._refused + 1
+        match reply:
+            case Described(_, execution):
+                self._tell(NextChanged(execution))
+                if execution is None and self._wishes.empty():
+                    self._rest()
+            case Pending(_, in_progress, queued):
+                self._tell(ListChanged(in_progress, queued))
+            case Refused():
+                log.info("the service refused to tell what is new: %s %s", reply.text, reply.message)
+        self._later()
+
+    # --- requests -------------------------------------------------------------------------------------------------
+
+    def _on_wish(self, wish: tuple[Request, float] | None) -> None:
+        if wish is None or self._reason:
+            return
+        request, came = wish
+        if time.monotonic() - came > REPLY_TIMEOUT:
+            log.debug("left out a request that nobody waits for any more")
+            return
+        was_running = bool(self._running)
+        reply = self._carry(request)
+        if reply is None:
+            return
+        self._tell(reply)
+        if isinstance(request, Update) and isinstance(reply, Updated) and request.status.terminal:
+            self._poll_at = time.monotonic()
+        elif bool(self._running) is not was_running:
+            self._later()
+
+    def _carry(self, request: Request) -> Reply | None:
+        """Send a request and return the reply; None: there is none, and perhaps there will be no more."""
+        try:
+            reply = self._exchange(request)
+        except WireError as error:
+            log.warning("left out an answer: %s", error)
+            return None
+        except DeniedError as error:
+            self._end(str(error), suspect=kind_of(request))
+            return None
+        except (OSError, ThingjobsError) as error:
+            self._end(self._line.why(error))
+            return None
+        self._running.note(request, reply)
+        return reply
+
+    def _exchange(self, request: Request) -> Reply:
+        reply = self._ask(request)
+        question = doubt(request, reply)
+        if question is None or not isinstance(request, Update) or not isinstance(reply, Refused):
+            return reply
+        return settled(request, reply, self._ask(question))
+
+    def _ask(self, request: Request) -> Reply:
+        call = call_for(request, self._site.link.thing)
+        if len(call.body) > MAX_PAYLOAD_BYTES:
+            raise WireError(f"cannot send {len(call.body)} bytes: it is more than the service takes")
+        answer = self._line.ask(call)
+        self._rest_at = time.monotonic() + KEEP_SECONDS
+        try:
+            reply = read(request, answer)
+        except DeniedError as error:
+            raise DeniedError(self._denied(request, error)) from None
+        self._accept(kind_of(request))
+        return reply
+
+    def _denied(self, request: Request, error: DeniedError) -> str:
+        site, operation = self._site, operation_of(request)
+        thing = f"iotjobsdata:{operation} on thing/{site.link.thing}"
+        if site.signer is not None:
+            site.signer.refused()
+            check = f"do the credentials allow {thing}, are they those of this account, and is the clock right?"
+        else:
+            check = (
+                f"is {site.link.certificate} active, and does its policy allow {thing}, by the name of the thing "
+                "itself? HTTPS knows no thing policy variables"
+            )
+        return f"{site.link.address} denies {operation} ({error}); {check}"
