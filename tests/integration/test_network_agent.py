@@ -659,7 +659,7 @@ def test_a_policy_without_receive_is_suspected_when_nothing_is_ever_answered(
         for number in range(1, 5):
             eventually(lambda: agent.connected)
             # Asked, and taken by the broker.
-            eventually(lambda: (one := agent.transport._session) and one._asks and not one._sent)
+            eventually(lambda: (one := agent.transport._session) and one._course._asks and not one._course._sent)
             agent.transport.renew()
             line = log.has("does the policy allow iot:Receive on $aws/things/pump-7/jobs/*?", times=number)
             eventually(lambda number=number: agent.transport._history.tries == number)  # type: ignore[misc]

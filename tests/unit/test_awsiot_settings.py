@@ -16,7 +16,7 @@ from thingjobs.transport.proxy import Proxy
 ENDPOINT = "abc-ats.iot.eu-west-1.amazonaws.com"
 PEM = Path("/etc/device.pem")
 CERTIFICATE: dict[str, Any] = {"certificate": PEM}
-SOCKET: dict[str, Any] = {"websocket": True}
+SOCKET: dict[str, Any] = {"websocket": True, "region": "eu-west-1"}
 ASKED = AwsIotSettings(authorizer=Authorizer())
 TOKEN = AwsIotSettings(pkcs11=Pkcs11(Path("/lib/token.so")))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from thingjobs.model import ThingName
-from thingjobs.transport.link import Link, region_of
+from thingjobs.transport.link import Link
 from thingjobs.transport.proxy import Proxy
 
 AWS = "abc-ats.iot.eu-west-1.amazonaws.com"
@@ -27,32 +27,14 @@ def test_on_port_443_a_certificate_asks_for_mqtt_and_elsewhere_nothing_is_asked_
     assert link(port=443, websocket=True).protocol == ""
 
 
-@pytest.mark.parametrize(
-    ("host", "region"),
-    [
-        (AWS, "eu-west-1"),
-        ("ABC-ats.iot.us-gov-west-1.amazonaws.com".upper(), "us-gov-west-1"),
-        ("abc.iot-fips.us-east-2.amazonaws.com", "us-east-2"),
-        ("abc.ats.iot.cn-north-1.amazonaws.com.cn", "cn-north-1"),
-        ("abc-ats.iot.eu-west-1.api.aws", "eu-west-1"),
-        ("broker.example.com", ""),
-        ("abc.iot.eu-west-1.amazonaws.com.example.com", ""),
-    ],
-)
-def test_the_endpoint_says_which_region_it_is_in(host: str, region: str) -> None:
-    assert region_of(host) == region
-
-
-def test_a_websocket_to_aws_is_signed_and_one_to_another_broker_only_if_a_region_is_named() -> None:
-    assert link(websocket=True).signed_for == "eu-west-1"
+def test_a_websocket_is_signed_only_if_a_region_is_named() -> None:
     assert link(websocket=True, region="us-east-1").signed_for == "us-east-1"
-    assert link("broker.example.com", websocket=True).signed_for == ""
-    assert link("broker.example.com", websocket=True, region="us-east-1").signed_for == "us-east-1"
+    assert link(websocket=True).signed_for == ""
     assert link().signed_for == ""
 
 
 def test_what_is_signed_never_goes_without_tls() -> None:
-    assert link(websocket=True).tls
+    assert link("broker.example.com", websocket=True, region="us-east-1").tls
     assert link(ca=PEM).tls
     assert link(certificate=PEM).tls
     assert not link("broker.example.com").tls
@@ -66,12 +48,12 @@ def test_what_is_signed_never_goes_without_tls() -> None:
         ({"host": "a\r\nX-Header: 1"}, "connection.endpoint"),
         ({"port": 0}, "connection.port"),
         ({"port": 65536}, "connection.port"),
-        ({"version": 3}, "connection.mqtt_version"),
+        ({"version": 3}, 'connection.mqtt_version is none: write 5 or "3.1.1"'),
         ({"tls_min": "1.1"}, "connection.tls_min"),
         ({"private_key": KEY}, "connection.certificate, which is missing"),
         ({"private_key_password_file": KEY}, "connection.certificate, which is missing"),
         ({"region": "eu-west-1"}, "connection.websocket"),
-        ({"websocket": True, "certificate": PEM}, "leave connection.certificate empty"),
+        ({"websocket": True, "region": "eu-west-1", "certificate": PEM}, "leave connection.certificate empty"),
     ],
 )
 def test_what_does_not_go_together_cannot_be_made(more: dict[str, Any], words: str) -> None:

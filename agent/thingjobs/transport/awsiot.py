@@ -11,31 +11,26 @@ Two decisions, measured on one machine over loopback TLS (awsiotsdk 1.31.0, awsc
   back between 0 and 120 s later and knows no causes: two devices with one client id took each other's connection ten
   times in 15 s. How long to wait is for `patience`.
 
-One connection is in `awsiot_session`, what is to be said of its end in `awsiot_course` and `awsiot_why`. awscrt is
-imported when a transport is made, and not before.
+One connection is in `awsiot_session`, what is to be said of its end in `course` and `awsiot_why`. awscrt is imported
+when a transport is made, and not before.
 """
 
 from __future__ import annotations
 
-import logging
-import time
 from typing import TYPE_CHECKING
 
 from thingjobs import clock
-from thingjobs.errors import ConfigError, ThingjobsError
-from thingjobs.transport.awsiot_loop import Reconnecting
+from thingjobs.errors import ConfigError
 from thingjobs.transport.awsiot_settings import AwsIotSettings
-from thingjobs.transport.certificates import Certificates
-from thingjobs.transport.patience import LIMITS, Cause, Ended, Limits
+from thingjobs.transport.patience import LIMITS, Ended, Limits
+from thingjobs.transport.reconnecting import Reconnecting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from thingjobs.clock import Reading
-    from thingjobs.transport.awsiot_session import Session
+    from thingjobs.transport.awsiot_session import Session  # noqa: F401 - it is named in a string below
     from thingjobs.transport.link import Link
-
-log = logging.getLogger("thingjobs.connection")
 
 MISSING = (
     'connection.transport = "awsiot" needs thingjobs[awsiot], which is not installed: pip install "thingjobs[awsiot]"; '
@@ -43,7 +38,7 @@ MISSING = (
 )
 
 
-class AwsIotTransport(Reconnecting):
+class AwsIotTransport(Reconnecting["Session"]):
     """MQTT with awsiotsdk.
 
     Args:
@@ -67,8 +62,7 @@ class AwsIotTransport(Reconnecting):
         limits: Limits = LIMITS,
         settings: AwsIotSettings | None = None,
     ) -> None:
-        super().__init__(link.thing, roll, delay, read_clock, limits)
-        self._link = link
+        super().__init__(link, roll, delay, read_clock, limits)
         self._settings = settings or AwsIotSettings()
         if problems := self._settings.problems(link):
             raise ConfigError(problems)
@@ -77,40 +71,24 @@ class AwsIotTransport(Reconnecting):
         except ImportError as error:
             raise ConfigError([f"{MISSING} ({error})"]) from None
         self._new_session = awsiot_session.Session
-        self._why = awsiot_why.Why(link, self._settings, read_clock)
-        self._certificates = Certificates(link, time.time)
-        self._session: Session | None = None
+        self._reasons = awsiot_why.Why(link, self._settings, read_clock)
 
     def _wake(self) -> None:
-        self._why.stop()
+        self._reasons.stop()
         session = self._session
         if session is not None:
             session.stop()
 
     def _hold_one(self) -> tuple[str, Ended]:
-        """Hold one connection until it ends; return why it did, for people and for `patience`."""
-        session = None
+        self._certificates.opened()
+        session = self._new_session(
+            *(self._link, self._settings, self._tell, self._accepted, self._reasons.say),
+            one_by_one=self._history.one_by_one,
+        )
+        self._session = session
         try:
-            self._certificates.opened()
-            session = self._new_session(
-                *(self._link, self._settings, self._tell, self._accepted, self._why.say),
-                one_by_one=self._history.one_by_one,
-            )
-            self._session = session
             if self._stopping.is_set():
                 session.stop()  # whoever stopped us may not have seen it
             return session.serve(self._certificates)
-        except (OSError, ValueError, ThingjobsError) as error:
-            return self._said_of(error), Ended(Cause.UNREACHED)
-        except Exception as error:
-            log.warning("the connection ended in an error", exc_info=True)
-            return f"{self._link.address}: {error}", Ended(Cause.UNREACHED)
         finally:
-            self._session = None
-            if session is not None:
-                session.close()
-
-    def _said_of(self, error: OSError | ValueError | ThingjobsError) -> str:
-        from thingjobs.transport.dial import explain  # noqa: PLC0415 - it brings ssl, which awscrt does not need
-
-        return explain(error, self._link)
+            session.close()

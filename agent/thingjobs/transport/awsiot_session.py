@@ -17,9 +17,9 @@ from awscrt import mqtt5
 
 from thingjobs.errors import WireError
 from thingjobs.jobs import Connected
-from thingjobs.transport.awsiot_course import Course
 from thingjobs.transport.awsiot_library import Threads, client_of, code_of, name_of, reason_of, tls_context
 from thingjobs.transport.awsiot_sockets import Sockets
+from thingjobs.transport.course import Course
 from thingjobs.transport.patience import Cause, kind_of
 from thingjobs.transport.topics import Topics
 from thingjobs.wire import MAX_PAYLOAD_BYTES
@@ -116,7 +116,7 @@ class Session:
 
     def stop(self) -> None:
         """End it for good."""
-        self._later(lambda _: self._course.end("stopped", Cause.RENEWED), None)
+        self._later(lambda _: self._course.stopped(), None)
 
     def _later(self, what: Callable[[Any], None], data: Any) -> None:
         self._happened.put((what, data))
@@ -143,10 +143,10 @@ class Session:
         except queue.Empty:
             if not course.ready:
                 self._gave_up()
-            elif certificates.replaced(self._can_use):
-                course.end("the certificate files were replaced: connecting anew with them", Cause.RENEWED)
-            return
-        what(data)
+        else:
+            what(data)
+        if course.usable and certificates.overdue and certificates.replaced(self._can_use):
+            course.replaced()
 
     def _can_use(self, link: Link) -> None:
         tls_context(link, self._settings)
@@ -253,15 +253,14 @@ class Session:
 
     def _on_disconnect(self, data: Any) -> None:
         packet, name = data.disconnect_packet, name_of(data.exception)
-        where = self._link.address
         if packet is not None:
             self._course.told_why(code_of(packet.reason_code), reason_of(packet.reason_code, packet.reason_string))
         elif name in CLOSED:
             self._course.closed()
         elif name == "AWS_ERROR_MQTT5_PING_RESPONSE_TIMEOUT":
-            self._course.end(f"{where} did not answer a ping")
+            self._course.unanswered_ping()
         elif name.startswith("AWS_ERROR_MQTT"):
-            self._course.end(f"{where} does not speak MQTT as we do ({name})")
+            self._course.not_understood(f" ({name})")
         else:
             self._course.end(*self._explain(data.exception))
 

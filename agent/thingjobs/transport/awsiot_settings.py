@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from thingjobs.transport.link import VERSIONS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -37,7 +39,7 @@ class AwsIotSettings:
         """Return what this transport cannot do as it is configured, one sentence each."""
         wrong = (
             (
-                link.version != 5,
+                link.version != VERSIONS[5],
                 'connection.mqtt_version: transport "awsiot" speaks MQTT 5 only; write 5, or use "paho"',
             ),
             (

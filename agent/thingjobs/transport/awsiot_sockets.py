@@ -12,11 +12,11 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thingjobs.transport.link import UNACKED_MILLISECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Data that the peer does not acknowledge for this long means that the connection is dead, whatever TCP hopes for.
-UNACKED_MILLISECONDS = 30_000
 _OURS = Path("/proc/self/fd")
 
 

@@ -1,7 +1,8 @@
 """Why there was no connection, in one line: what awscrt calls by a code, said with what to do about it.
 
 awscrt says of TLS, proxies and WebSockets only that they failed. Then the same is tried once with `dial`, which says
-why; not again while awscrt keeps saying the same, so that a fleet that is not let in does not knock twice.
+why; not again while awscrt keeps saying the same of the same certificates, so that a fleet that is not let in does not
+knock twice.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from thingjobs.errors import ThingjobsError
 from thingjobs.transport.awsiot_library import name_of, said
+from thingjobs.transport.certificates import state_of
 from thingjobs.transport.patience import Cause
 
 if TYPE_CHECKING:
@@ -81,8 +83,8 @@ class Why:
         self._read_clock = read_clock
         self._stopping = threading.Event()
         self._bell: Bell | None = None
-        #: What awscrt said last, and what came of asking why.
-        self._known: tuple[str, tuple[str, Cause]] = ("-", ("", Cause.UNREACHED))
+        #: What awscrt said last, with which files, and what came of asking why.
+        self._known: tuple[object, tuple[str, Cause]] = (None, ("", Cause.UNREACHED))
 
     def stop(self) -> None:
         """End what is being tried, and try nothing more; from any thread."""
@@ -122,16 +124,17 @@ class Why:
     def _asked(self, name: str) -> tuple[str, Cause]:
         """Return what our own connecting says, or said when awscrt said the same before."""
         known, answer = self._known
-        if name != known or answer[1] is Cause.UNDATED:  # the clock may be right by now
+        question = name, state_of(self._link)
+        if question != known or answer[1] is Cause.UNDATED:  # the clock may be right by now
             answer = self._tried()
-            self._known = (name, answer)
+            self._known = (question, answer)
         return answer
 
     def _tried(self) -> tuple[str, Cause]:
         """Connect as `paho` would, and return why that failed; "" when it did not."""
         from ssl import SSLCertVerificationError, SSLWantReadError  # noqa: PLC0415 - 1.6 MiB, and wanted only now
 
-        from thingjobs.transport.dial import Bell, Dial  # noqa: PLC0415
+        from thingjobs.transport.dial import Bell, Dial, why  # noqa: PLC0415
 
         link = self._imitation()
         self._bell = bell = Bell()
@@ -144,7 +147,7 @@ class Why:
         except (OSError, ThingjobsError) as error:
             if self._settings.pkcs11 is not None and not isinstance(error, SSLCertVerificationError):
                 return "", Cause.UNREACHED  # they missed the certificate that we could not show
-            return self._explained(error, link)
+            return why(error, link, self._read_clock)
         finally:
             bell.close()
         return "", Cause.UNREACHED
@@ -156,11 +159,3 @@ class Why:
         if settings.pkcs11 is not None or not settings.shows_certificate(link):
             link = replace(link, certificate=None, private_key=None)
         return link if settings.authorizer is None else replace(link, websocket=False, region="")
-
-    def _explained(self, error: OSError | ThingjobsError, link: Link) -> tuple[str, Cause]:
-        from thingjobs.transport.dial import explain, is_about_dates  # noqa: PLC0415
-
-        if not is_about_dates(error):
-            return explain(error, link), Cause.UNREACHED
-        reading = self._read_clock()
-        return explain(error, link, reading), Cause.UNREACHED if reading.synchronised else Cause.UNDATED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from thingjobs import __version__
@@ -26,7 +25,7 @@ def link_of(config: Config, *, patience: float | None = None) -> Link:
     Raises:
         ConfigError: that makes no sense.
     """
-    from thingjobs.transport.link import PATIENCE_SECONDS, Link  # noqa: PLC0415 - --local needs no network
+    from thingjobs.transport.link import PATIENCE_SECONDS, VERSIONS, Link  # noqa: PLC0415 - --local needs no network
 
     connection = config.connection
     shows = connection.shows_certificate
@@ -41,7 +40,7 @@ def link_of(config: Config, *, patience: float | None = None) -> Link:
             private_key=connection.private_key if shows else None,
             private_key_password_file=connection.private_key_password_file if shows else None,
             ca=connection.ca,
-            version=5 if connection.mqtt_version == 5 else 4,
+            version=VERSIONS[connection.mqtt_version],
             patience=PATIENCE_SECONDS if patience is None else patience,
             websocket=connection.websocket,
             region=connection.region if connection.websocket else "",
@@ -78,12 +77,7 @@ def transport_of(config: Config, link: Link, *, delay: float = 0.0) -> Transport
             from thingjobs.transport.https import HttpsTransport, Polls, Site  # noqa: PLC0415 - one of them is wanted
 
             polls = Polls(idle=config.jobs.poll_interval_seconds, busy=config.jobs.progress_interval_seconds)
-            site = Site(
-                replace(link, proxy=None),
-                connection.proxy,
-                signer=_signer(connection),
-                agent=f"thingjobs/{__version__}",
-            )
+            site = Site(link, signer=_signer(connection), agent=f"thingjobs/{__version__}")
             return HttpsTransport(site, roll, delay, polls=polls)
         case "awsiot":
             from thingjobs.transport.awsiot import AwsIotTransport  # noqa: PLC0415

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from thingjobs.certificate import dates_of
 from thingjobs.errors import ThingjobsError, TransportError
 from thingjobs.transport.dialogue import MAX_ANSWER_BYTES
-from thingjobs.transport.link import Link
+from thingjobs.transport.link import UNACKED_MILLISECONDS, Link
+from thingjobs.transport.patience import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,12 +29,10 @@ if TYPE_CHECKING:
     from thingjobs.transport.dialogue import Ask, Dialogue
     from thingjobs.transport.websocket import WebSocket
 
-__all__ = ["Bell", "Dial", "Link", "explain", "is_about_dates", "tls_context"]
+__all__ = ["UNACKED_MILLISECONDS", "Bell", "Dial", "Link", "explain", "is_about_dates", "tls_context", "why"]
 
 T = TypeVar("T")
 
-#: Data that the peer does not acknowledge for this long means that the connection is dead, whatever TCP hopes for.
-UNACKED_MILLISECONDS = 30_000
 #: X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
 DATE_ERRORS = (9, 10)
 
@@ -89,7 +88,7 @@ class Dial:
         context = tls_context(link) if link.tls else None
         path = _path_of(link) if link.websocket else ""
         with contextlib.ExitStack() as undo:
-            sock = self._tunnelled() if link.proxy is not None else self._reach_any(link.host, link.port)
+            sock = self.reach()
             undo.callback(sock.close)
             if context is not None:
                 sock = context.wrap_socket(sock, server_hostname=link.host, do_handshake_on_connect=False)
@@ -99,6 +98,15 @@ class Dial:
             carrier = self._web(sock, path) if link.websocket else sock
             undo.pop_all()
         return carrier
+
+    def reach(self) -> socket.socket:
+        """Return a socket to the other end, through the proxy if there is one; it does not block.
+
+        Raises:
+            OSError: it cannot be reached, or we are to stop.
+            TransportError: the proxy cannot be reached, or does not let us through.
+        """
+        return self._reach_any(self._link.host, self._link.port) if self._link.proxy is None else self._tunnelled()
 
     def _tunnelled(self) -> socket.socket:
         """Connect to the proxy, and have it connect to the other end."""
@@ -248,8 +256,9 @@ def _show_certificate(context: ssl.SSLContext, certificate: Path, key: Path | No
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise TransportError(f"cannot use {certificate}: {key} is not its key") from None
-        why = _about_password(key or certificate, secret) or f"{error.reason or error}"
-        raise TransportError(f"cannot use {certificate} with {key}: {why}") from None
+        pair = f"{certificate} with {key}" if key else f"{certificate}"
+        why = _about_password(key or certificate, secret) or _about_files(certificate, key, error)
+        raise TransportError(f"cannot use {pair}: {why}") from None
 
 
 def _about_password(key: Path, secret: Path | None) -> str:
@@ -259,6 +268,17 @@ def _about_password(key: Path, secret: Path | None) -> str:
     if secret is None:
         return "the key has a password; name the file that holds it in connection.private_key_password_file"
     return f"{secret} does not hold the key's password (connection.private_key_password_file)"
+
+
+def _about_files(certificate: Path, key: Path | None, error: ssl.SSLError) -> str:
+    """Return which of two files it is that TLS could not use, and what to do; ssl calls either "PEM lib"."""
+    try:
+        dates_of(certificate.read_bytes())
+    except ValueError as problem:
+        return f"{certificate} {problem}; write it anew, whole and as PEM (connection.certificate)"
+    if error.reason is None:
+        return f"{key or certificate} holds no whole private key; write it anew, as PEM (connection.private_key)"
+    return f"TLS does not take them ({error.reason}); write both anew"
 
 
 def host_header(link: Link) -> str:
@@ -278,6 +298,20 @@ def _path_of(link: Link) -> str:
 def is_about_dates(error: Exception) -> bool:
     """Return whether a certificate of the other end is not valid yet, or not any more, by our clock."""
     return isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in DATE_ERRORS
+
+
+def why(error: Exception, link: Link, read_clock: Callable[[], Reading]) -> tuple[str, Cause]:
+    """Return why there was no connection, for people and for `patience`.
+
+    Args:
+        error: what happened.
+        link: where to.
+        read_clock: gives the clocks.
+    """
+    if not is_about_dates(error):
+        return explain(error, link), Cause.UNREACHED
+    reading = read_clock()
+    return explain(error, link, reading), Cause.UNREACHED if reading.synchronised else Cause.UNDATED
 
 
 def explain(error: Exception, link: Link, reading: Reading | None = None) -> str:

@@ -1,4 +1,4 @@
-"""The Jobs service over HTTPS from the first answer to the first failure, and how often it is asked for news.
+"""The Jobs service over HTTPS from the first answer to the first failure.
 
 HTTP has no connection that could be lost and nobody who notifies, so both are made here. It counts as connected from
 the first answer of the service until a request brings none. Notifications are what a poll finds:
@@ -9,7 +9,7 @@ the first answer of the service until a request brings none. Notifications are w
   that was accepted proves as much, so it puts that off.
 - After a terminal update the head is asked for at once: so a job costs three requests.
 
-A poll that is refused is tried again at growing distances; nothing depends on a single one.
+How often is for `https_polls`. A poll that is refused is tried again at growing distances; nothing depends on one.
 """
 
 from __future__ import annotations
@@ -18,26 +18,25 @@ import logging
 import queue
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from thingjobs.errors import ThingjobsError, TransportError, WireError
 from thingjobs.jobs import (
+    RENEWED,
     Connected,
-    Describe,
     Described,
     DescribeNext,
     GetPending,
     ListChanged,
     NextChanged,
     Pending,
-    Refusal,
     Refused,
     Update,
     Updated,
 )
-from thingjobs.model import Status
-from thingjobs.policy import REPLY_TIMEOUT, backoff
+from thingjobs.policy import REPLY_TIMEOUT
+from thingjobs.transport.dial import explain
+from thingjobs.transport.https_polls import Running
 from thingjobs.transport.https_wire import DeniedError, call_for, doubt, operation_of, read, settled
 from thingjobs.transport.patience import Cause, Ended, kind_of
 from thingjobs.wire import MAX_PAYLOAD_BYTES
@@ -46,77 +45,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from thingjobs.jobs import Incoming, Reply, Request
-    from thingjobs.model import JobId
     from thingjobs.transport.https_line import Line, Site
+    from thingjobs.transport.https_polls import Polls
 
 log = logging.getLogger("thingjobs.connection")
 
 #: What comes within this of the last answer uses its connection; a job has mostly ended by then.
 KEEP_SECONDS = 10.0
-#: The bound of the wait after the first poll that was refused is twice this; it grows to the interval of polls.
-RETRY_POLL_SECONDS = 15.0
 POLL = "poll"
-
-
-@dataclass(frozen=True, slots=True)
-class Polls:
-    """How often to ask for news, seconds at most.
-
-    Attributes:
-        idle: while nothing of ours is in progress.
-        busy: while something is; how long a cancel may go unnoticed.
-    """
-
-    idle: float = 900.0
-    busy: float = 300.0
-
-    def after(self, *, busy: bool, refused: int, roll: float) -> float:
-        """Return how long to wait for the next poll: up to a third less than it may be, so that a fleet spreads.
-
-        Args:
-            busy: whether something of ours is in progress.
-            refused: polls in a row that were refused.
-            roll: randomness in [0, 1).
-        """
-        seconds = min(self.busy, self.idle) if busy else self.idle
-        if refused:
-            return backoff(refused, roll, first=RETRY_POLL_SECONDS, cap=seconds)
-        return seconds * (2 + roll) / 3
-
-
-class Running:
-    """The executions of ours that are in progress, as far as the replies tell: it decides what a poll asks, no more."""
-
-    def __init__(self) -> None:
-        self._running: set[tuple[JobId, int]] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._running)
-
-    def note(self, request: Request, reply: Reply) -> None:
-        """Learn from a reply to an update, or to a question about one execution."""
-        if not isinstance(request, (Update, Describe)):
-            return
-        status = _status(request, reply)
-        if status is Status.IN_PROGRESS:
-            self._running.add((request.job_id, request.number))
-        elif status is not None:
-            self._running.discard((request.job_id, request.number))
-
-
-def _status(request: Update | Describe, reply: Reply) -> Status | None:
-    """Return the status of an execution; None if the reply does not tell, REMOVED for any that is over."""
-    match reply:
-        case Updated() if isinstance(request, Update):
-            return request.status
-        case Described(_, execution) if execution is not None:
-            return execution.status
-        case Refused(_, Refusal.RESOURCE_NOT_FOUND | Refusal.TERMINAL_STATE_REACHED):
-            return Status.REMOVED
-        case Refused(state=state) if state is not None and state.status.terminal:
-            return state.status
-        case _:
-            return None
 
 
 class Session:
@@ -174,8 +110,19 @@ class Session:
         if self._ready_at is not None and not self._reason:
             self._wishes.put((request, time.monotonic()))
 
-    def end(self, reason: str) -> None:
-        """End it, because somebody wants so: what is under way is cut off."""
+    def withhold(self) -> None:
+        """A request was held back: nothing follows from that here, as each answer tells what it is to."""
+
+    def renew(self) -> None:
+        """End it, because somebody wants a new one."""
+        self._cut(RENEWED)
+
+    def stop(self) -> None:
+        """End it for good."""
+        self._cut("stopped")
+
+    def _cut(self, reason: str) -> None:
+        """End it, and cut off what is under way."""
         self._end(reason, Cause.RENEWED)
         self._line.cut()
         self._wishes.put(None)
@@ -281,7 +228,7 @@ class Session:
             self._end(str(error), suspect=kind_of(request))
             return None
         except (OSError, ThingjobsError) as error:
-            self._end(self._line.why(error))
+            self._end(explain(error, self._site.link))
             return None
         self._running.note(request, reply)
         return reply

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from thingjobs.model import ThingName
     from thingjobs.transport.proxy import Proxy
 
 PATIENCE_SECONDS = 30.0
+#: Data that the peer does not acknowledge for this long means that the connection is dead, whatever TCP hopes for.
+UNACKED_MILLISECONDS = 30_000
 #: On port 443 AWS IoT tells MQTT with a certificate from HTTPS by this: AWS IoT Core, "Device communication protocols".
 ALPN_443 = "x-amzn-mqtt-ca"
-_REGION = re.compile(r"\.iot(?:-fips)?\.([a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)\Z")
+#: By what `connection.mqtt_version` says: the number that the protocol has in CONNECT.
+VERSIONS: Mapping[int | str, int] = MappingProxyType({5: 5, "3.1.1": 4})
 _UNFIT = re.compile(r"[\s\x00-\x1f\x7f]")
 
 
@@ -29,11 +34,10 @@ class Link:
         private_key: its key; None: it is in the same file, or somewhere else altogether.
         ca: what to trust; None: the system's store. With neither it nor a certificate there is no TLS, unless the
             link is signed.
-        version: 5 for MQTT 5, 4 for MQTT 3.1.1.
+        version: one of `VERSIONS`.
         patience: seconds that each step of connecting may take: TCP, proxy, TLS, WebSocket, and CONNECT with SUBSCRIBE.
         websocket: MQTT in a WebSocket.
-        region: what to sign the WebSocket for; "": as the endpoint's name says, and if that is none of AWS, nothing is
-            signed.
+        region: what to sign the WebSocket for; "": it is not signed.
         proxy: what to go through.
         alpn: the protocol to ask for in TLS; None: what the port wants, "": none.
         tls_min: "1.2" or "1.3".
@@ -70,7 +74,7 @@ class Link:
         return (
             (not self.host or _UNFIT.search(self.host), f"connection.endpoint {self.host!r} is no name of a host"),
             (not 0 < self.port < 1 << 16, f"connection.port is {self.port}: write 1 to 65535"),
-            (self.version not in (4, 5), f"connection.mqtt_version is {self.version}: write 5 or 4"),
+            (self.version not in VERSIONS.values(), 'connection.mqtt_version is none: write 5 or "3.1.1"'),
             (self.tls_min not in ("1.2", "1.3"), f"connection.tls_min is {self.tls_min!r}: write 1.2 or 1.3"),
             (key and not self.certificate, f"{key} is for connection.certificate, which is missing"),
             (self.region and not self.websocket, "connection.region is for signing, which needs connection.websocket"),
@@ -93,7 +97,7 @@ class Link:
     @property
     def signed_for(self) -> str:
         """The region for which the WebSocket is signed; "": it is not."""
-        return (self.region or region_of(self.host)) if self.websocket else ""
+        return self.region if self.websocket else ""
 
     @property
     def tls(self) -> bool:
@@ -106,9 +110,3 @@ class Link:
         if self.alpn is not None:
             return self.alpn
         return ALPN_443 if self.port == 443 and self.certificate is not None and not self.websocket else ""
-
-
-def region_of(host: str) -> str:
-    """Return the region of an endpoint of AWS IoT; "" when it is none, or does not say."""
-    found = _REGION.search(host.lower())
-    return found[1] if found else ""

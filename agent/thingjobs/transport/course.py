@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from thingjobs.jobs import RENEWED
 from thingjobs.transport.patience import Cause, Ended
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Course:
             where = f"{self._link.address} took {self._asks} requests and answered none"
             self.end(f"{where}; does the policy allow iot:Receive on {self._base}*?", Cause.DEAF)
         else:
-            self.end("a new connection was asked for", Cause.RENEWED)
+            self.end(RENEWED, Cause.RENEWED)
 
     def told_why(self, code: int, name: str) -> None:
         """The broker ended it with DISCONNECT."""
@@ -141,13 +142,35 @@ class Course:
         else:
             self.end(said)
 
-    def closed(self, how: str = "the connection was closed without a word") -> None:
-        """The broker closed it without DISCONNECT."""
+    def closed(self, how: str = "the connection was closed without a word", hint: str = "") -> None:
+        """The broker closed it without DISCONNECT.
+
+        Args:
+            how: what was seen of it.
+            hint: what may be the reason when CONNECT was not answered; "": nothing is known that others do not have.
+        """
         where, us = self._link.address, self._link.client_id
         if self.let_in:
             self._closed_on_us(f"{where}: {how}")
         else:
-            self.end(f"{where}: {how}, CONNECT was not answered; may this certificate connect as {us}?")
+            hint = hint or f"may this certificate connect as {us}?"
+            self.end(f"{where}: {how}, CONNECT was not answered; {hint}")
+
+    def unanswered_ping(self) -> None:
+        """A ping was not answered."""
+        self.end(f"{self._link.address} did not answer a ping")
+
+    def not_understood(self, hint: str = "") -> None:
+        """What came is no MQTT."""
+        self.end(f"{self._link.address} does not speak MQTT as we do{hint}")
+
+    def replaced(self) -> None:
+        """There are new certificates on disk."""
+        self.end("the certificate files were replaced: connecting anew with them", Cause.RENEWED)
+
+    def stopped(self) -> None:
+        """We are to stop."""
+        self.end("stopped", Cause.RENEWED)
 
     def _closed_on_us(self, said: str) -> None:
         """The broker closed the connection: perhaps because of what we did last."""
