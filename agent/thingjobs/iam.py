@@ -3,8 +3,8 @@
 Three documents. Which of them a configuration needs depends on what says who the device is:
 
     iot     AWS IoT policy: what the certificate, or a custom authorizer, lets the device do
+    trust   IAM trust policy: that the credentials provider of AWS IoT may take a role for the role alias
     role    IAM policy of the AWS credentials: what is signed with them, jobs too where no certificate is shown
-    trust   IAM trust policy: that the credentials provider of AWS IoT may take that role for the role alias
 
 Sources: AWS IoT Core developer guide, "AWS IoT Core policies", "Publish/Subscribe policy examples" (`*` crosses
 slashes, `+` and `#` mean themselves), "Thing policy variables" (not for HTTP), "Action resources" (`topicfilter` for
@@ -50,11 +50,11 @@ _OPERATIONS = ("DescribeJobExecution", "GetPendingJobExecutions", "UpdateJobExec
 
 
 class Name(StrEnum):
-    """The documents."""
+    """The documents, in the order in which they are to be made: a role comes with its trust."""
 
     IOT = "iot"
-    ROLE = "role"
     TRUST = "trust"
+    ROLE = "role"
 
 
 #: The longest policy that AWS IoT takes, in characters without whitespace (CreatePolicy), and IAM for trust policies
@@ -101,8 +101,8 @@ def needed(config: Config) -> tuple[Name, ...]:
     alias = bool(config.cloud.role_alias)
     found = {
         Name.IOT: alias or not config.connection.signs,
-        Name.ROLE: alias or config.connection.signs,
         Name.TRUST: alias,
+        Name.ROLE: alias or config.connection.signs,
     }
     return tuple(name for name, is_needed in found.items() if is_needed)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _WAITING = frozenset({Phase.DEFERRED, Phase.CLAIMING, Phase.REBOOTING})
 
 
-def of_agent(state: State, finished: Iterable[Record], *, thing: str, clock: float) -> Json:
+def of_agent(state: State, finished: Iterable[Record], *, thing: str, clock: float, lost: str = "") -> Json:
     """Return the status of a running agent.
 
     Args:
@@ -25,6 +25,7 @@ def of_agent(state: State, finished: Iterable[Record], *, thing: str, clock: flo
         finished: records of finished executions, oldest first.
         thing: the thing's name.
         clock: seconds, as in the state's timers.
+        lost: why the last connection ended or was not made; "": there was none yet, or nobody knows.
     """
     since = state.connected_at
     jobs = [of_job(job, clock) for job in state.jobs.values()]
@@ -33,6 +34,7 @@ def of_agent(state: State, finished: Iterable[Record], *, thing: str, clock: flo
         "running": True,
         "connected": since is not None,
         "connectedSeconds": None if since is None else round(clock - since),
+        "unconnected": lost if since is None else "",
     }
 
 
@@ -42,7 +44,7 @@ def of_journal(records: Iterable[Record], *, thing: str) -> Json:
     open_ = [record for record in everything if record.phase is not Phase.DONE]
     done = [record for record in everything if record.phase is Phase.DONE]
     common = _common(thing, [_of_record(record) for record in open_], open_, done)
-    return {**common, "running": False, "connected": False, "connectedSeconds": None}
+    return {**common, "running": False, "connected": False, "connectedSeconds": None, "unconnected": ""}
 
 
 def _common(thing: str, jobs: list[Json], open_: list[Record], finished: Iterable[Record]) -> Json:

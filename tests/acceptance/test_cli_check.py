@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+import socket
 import ssl
-from typing import TYPE_CHECKING
+import threading
+import time
+from typing import TYPE_CHECKING, Any
 
+import paho.mqtt.client as mqtt
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from thingjobs.testing import JobsService
 from thingjobs.testing.broker import BrokerJobsService
@@ -98,7 +103,8 @@ def test_a_failure_says_what_to_do_on_the_next_line_and_what_depends_on_it_is_sk
         f"FAILED   port         localhost:{mosquitto.port} refuses the connection: nobody listens on that port"
     )
     assert lines[at + 1].startswith(" " * 22 + "→ see that connection.endpoint and connection.port are right")
-    assert lines[at + 2] == "skipped  tls          because of port"
+    assert lines[at + 2] == "skipped  tls          because of port, and so are connect, subscribe, jobs and client id"
+    assert sum("because of" in line for line in lines) == 1
     assert lines[-1].endswith(" failed: begin with the first")
     assert "\x1b" not in told.out
 
@@ -117,6 +123,78 @@ def test_a_configuration_that_cannot_be_used_is_exit_2_with_all_problems_at_once
     found = cli("check", "--config", device, "--json").json()
     assert (found["ok"], found["endpoint"]) == (False, "")
     assert [one["check"] for one in found["findings"]] == ["config"] * 3 + CHECKS[1:]
+
+
+def test_a_setting_with_a_wrong_name_is_one_failure_and_not_missing_as_well(cli: Cli, device: Path) -> None:
+    device.write_text(device.read_text().replace("endpoint =", "endpont ="))
+    told = cli("check", "--config", device)
+    first, then, skipped, end = told.out.splitlines()
+    assert first == f"FAILED   config       connection.endpont (in {device}) is not a setting"
+    assert then.strip() == "→ did you mean connection.endpoint?"
+    assert skipped.startswith("skipped  agent        because of config, and so are files, certificate, clock, ")
+    assert end == "1 failed: begin with the first"
+
+
+def test_a_request_that_the_broker_refuses_is_told_once_and_nowhere_but_in_the_list(
+    cli: Cli, device: Path, mosquitto: Mosquitto
+) -> None:
+    rules, config = mosquitto.log.parent / "acl", mosquitto.log.parent / "mosquitto.conf"
+    rules.write_text("topic read #\n")
+    rules.chmod(0o600)
+    mosquitto.stop()
+    config.write_text(f"{config.read_text()}acl_file {rules}\n")
+    mosquitto.start()
+    told = cli("check", "--config", device)
+    assert (told.code, told.err) == (1, "")
+    assert told.out.count("Not authorized") == 1
+    assert "skipped  client id    because of jobs" in told.out.splitlines()
+
+
+def test_an_agent_that_may_not_be_asked_keeps_its_connection(cli: Cli, device: Path, mosquitto: Mosquitto) -> None:
+    state = cli.folder / "state"
+    state.mkdir()
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(state / "status.sock"))
+        agent.listen()
+
+        def hang_up() -> None:
+            agent.accept()[0].close()
+
+        threading.Thread(target=hang_up).start()
+        told = cli("check", "--config", device)
+    assert told.code == 0
+    assert told.out.splitlines()[-1].startswith("nothing failed, and 4 could not be found out")
+    (said,) = (line for line in told.out.splitlines() if line.startswith("skipped  connect"))
+    assert "an agent may run here as pump-7, and does not say so" in said
+    assert " as pump-7 " not in mosquitto.log.read_text()
+
+
+@pytest.mark.usefixtures("served")
+def test_another_client_that_takes_its_time_to_come_back_is_found_all_the_same(
+    cli: Cli, device: Path, mosquitto: Mosquitto, pki: Pki, eventually: Callable[..., Any]
+) -> None:
+    def come() -> mqtt.Client:
+        rival = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=THING, reconnect_on_failure=False)
+        certificate, key = pki.device("pump-8")
+        rival.tls_set(str(pki.ca), str(certificate), str(key))
+        rival.connect("localhost", mosquitto.port)
+        return rival
+
+    def answers() -> int:
+        return mosquitto.log.read_text().count(f"Sending PUBLISH to {THING} ")
+
+    checking, rivals = cli.start("check", "--config", device), []
+    for known, seconds in ((0, 0.0), (1, 4.0)):
+        eventually(lambda known=known: answers() > known)
+        time.sleep(seconds)  # As an agent does that was thrown out again and again.
+        rivals.append(come())
+    told = checking.end()
+    for rival in rivals:
+        rival.disconnect()
+    assert told.code == 1
+    (failed,) = (line for line in told.out.splitlines() if line.startswith("FAILED"))
+    assert failed.startswith("FAILED   client id    ")
+    assert "another client came as pump-7" in failed
 
 
 def test_a_file_that_is_missing_and_a_wrong_call_are_exit_2(cli: Cli, tmp_path: Path) -> None:

@@ -59,18 +59,38 @@ def test_what_nobody_said_is_a_placeholder_that_is_named_and_no_success(cli: Cli
 def test_all_that_a_configuration_needs_comes_with_the_commands_that_make_it(cli: Cli, config: Path) -> None:
     config.write_text(config.read_text() + CLOUD)
     told = cli("policy", "--config", config)
-    assert (told.code, told.err) == (0, "")
+    assert told.code == 0
     order = [
         "AWS IoT policy, for the certificate of pump-7 (",
+        f"thingjobs policy iot --config {config} > iot.json",
         "aws iot create-policy --policy-name thingjobs --policy-document file://iot.json",
-        "IAM policy, for the role of the role alias device-role (",
-        "aws iam put-role-policy --role-name thingjobs",
-        "IAM trust policy, for the same role (",
+        "IAM trust policy, for the role of the role alias device-role (",
+        "aws iam create-role --role-name thingjobs",
         "aws iot create-role-alias --role-alias device-role --role-arn ROLE_ARN",
+        "IAM policy, for the same role (",
+        "aws iam put-role-policy --role-name thingjobs",
         "- one AWS IoT policy does for all things",
     ]
-    places = [told.out.index(line) for line in order]
+    places = [told.err.index(line) for line in order]
     assert places == sorted(places)
+
+
+def test_what_goes_into_a_pipe_is_documents_and_nothing_else(cli: Cli, config: Path) -> None:
+    assert json.loads(cli("policy", "--config", config).out)["Version"] == "2012-10-17"
+    config.write_text(config.read_text() + CLOUD)
+    text, found = cli("policy", "--config", config).out, []
+    while text.strip():
+        document, end = json.JSONDecoder().raw_decode(text.lstrip())
+        found.append(document)
+        text = text.lstrip()[end:]
+    assert found == [json.loads(cli("policy", name, "--config", config).out) for name in ("iot", "trust", "role")]
+
+
+def test_a_name_that_is_none_is_told_with_those_that_are(cli: Cli, config: Path) -> None:
+    told = cli("policy", "foo", "--config", config)
+    assert told.code == 2
+    said = told.err.replace("'", "")  # which Python 3.14 leaves out itself
+    assert "invalid choice: foo (choose from iot, trust, role)" in said
 
 
 def test_everything_for_scripts_is_one_line(cli: Cli, config: Path) -> None:
@@ -79,7 +99,7 @@ def test_everything_for_scripts_is_one_line(cli: Cli, config: Path) -> None:
     assert told.code == 0
     assert len(told.out.splitlines()) == 1
     found = told.json()
-    assert found.keys() == {"iot", "role", "trust", "missing", "remarks"}
+    assert list(found) == ["iot", "trust", "role", "missing", "remarks"]
     assert found["missing"] == []
     for name in ("iot", "role", "trust"):
         alone = cli("policy", name, "--config", config)
@@ -116,7 +136,7 @@ def test_a_policy_that_would_allow_nothing_is_refused_with_the_reason(
 )
 def test_it_is_said_whose_policy_it_is(cli: Cli, config: Path, more: str, title: str) -> None:
     config.write_text(config.read_text() + more)
-    assert cli("policy", "--config", config).out.startswith(title)
+    assert cli("policy", "--config", config).err.startswith(title)
 
 
 def test_a_wrong_account_or_configuration_is_told(cli: Cli, config: Path) -> None:

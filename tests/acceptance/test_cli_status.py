@@ -19,7 +19,7 @@ SLOW = """
 echo '{"progress": 40, "message": "writing slot b"}' >> "$JOB_EVENTS"
 while [ ! -e "$OUT/go" ]; do sleep 0.05; done
 """
-TOP = {"thing", "running", "connected", "connectedSeconds", "jobs", "owed", "late", "last"}
+TOP = {"thing", "running", "connected", "connectedSeconds", "unconnected", "jobs", "owed", "late", "last"}
 
 
 @pytest.fixture
@@ -65,10 +65,9 @@ def test_a_running_agent_is_asked_and_tells_progress_queue_and_outcomes(local: L
     assert lines[0] == "  now   b-slow#1  applying (slow)  ██████░░░░░░░░░░ 40%  writing slot b"
     assert lines[1] == "  next  c-slow#1"
     assert lines[3].startswith("  last  ✗ a-mistake#1  REJECTED   20")
-    assert lines[4] == (
-        "          handler.unknown: there is no handler slo on this device; "
-        "there are: aws-steps, collect, install-handler, slow"
-    )
+    said = "          handler.unknown: there is no handler slo on this device; there are: aws-steps, "
+    assert lines[4].startswith(said)
+    assert lines[4].endswith(", slow")
 
 
 def test_after_a_run_every_execution_is_told_with_code_and_reason(local: Local, cli: Cli) -> None:

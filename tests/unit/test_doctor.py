@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import queue
+import ssl
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from thingjobs.clock import Reading
 from thingjobs.doctor import rules
-from thingjobs.doctor.findings import Check, Mark, carried_out, failed, of_problem, ok, skipped, warning
+from thingjobs.doctor.findings import Check, Mark, carried_out, failed, ok, parted, skipped, warning
+from thingjobs.doctor.local import _of_broken
+from thingjobs.doctor.network import _about_trust, _explained, _of_proxy
 from thingjobs.doctor.rules import Span, Stage, Talk, Times
+from thingjobs.doctor.service import _NOT_SUBSCRIBED, _Ear
+from thingjobs.jobs import Disconnected
 from thingjobs.model import ThingName
+from thingjobs.registry.handler import Listed
+from thingjobs.transport.course import Course
 from thingjobs.transport.link import Link
 from thingjobs.transport.patience import Cause
 
@@ -134,17 +145,75 @@ def test_what_depends_on_a_failure_is_skipped_with_the_first_cause_and_the_rest_
 
 
 def test_a_problem_of_the_configuration_falls_apart_into_what_is_wrong_and_what_to_do() -> None:
-    found = of_problem("connection.ca: there is no file /x; put it there, or set connection.ca; see the guide")
-    assert found.text == "connection.ca: there is no file /x"
-    assert found.todo == "put it there, or set connection.ca; see the guide"
+    text, todo = parted("connection.ca: there is no file /x; put it there, or set connection.ca; see the guide")
+    assert text == "connection.ca: there is no file /x"
+    assert todo == "put it there, or set connection.ca; see the guide"
 
 
 def test_our_own_agent_that_came_meanwhile_is_no_rival() -> None:
     taken = Talk(Stage.SUBSCRIBED, "taken over", Cause.TAKEN)
     assert rules.of_rival(taken, LINK, 3, agent_came=False).mark is Mark.FAILED
     assert rules.of_rival(taken, LINK, 3, agent_came=True).mark is Mark.WARNING
+    lost = Talk(Stage.ANSWERED, "closed", Cause.LOST, again=True)  # Not every broker says that it is taken over.
+    assert rules.of_rival(lost, LINK, 3, agent_came=True).mark is Mark.WARNING
     assert rules.of_connect(taken, LINK).mark is Mark.OK
     assert rules.of_jobs(taken, LINK).mark is Mark.SKIPPED
+
+
+def test_whom_silence_kept_from_being_asked_is_not_told_of_the_connection() -> None:
+    silent = Talk(Stage.SUBSCRIBED)
+    assert rules.of_rival(silent, LINK, 3, agent_came=False) == skipped("because of jobs")
+    assert "which `aws iot describe-thing --thing-name pump-7`" in rules.of_jobs(silent, LINK).todo
+
+
+@pytest.mark.parametrize(
+    ("said", "text", "todo"),
+    [
+        ("the proxy p:1 broke off: reset by peer; is it right?", " broke off: reset by peer", "see that kind"),
+        ("the proxy p:1 cannot reach h:2 (502): check connection.endpoint", " h:2 (502)", "check connection.endpoint"),
+    ],
+)
+def test_what_is_said_of_a_proxy_falls_apart_into_what_is_wrong_and_what_to_do(said: str, text: str, todo: str) -> None:
+    found = _of_proxy(said)
+    assert found.text.endswith(text)
+    assert found.todo.startswith(todo)
+
+
+@pytest.mark.parametrize(("ca", "said"), [(Path("/ca.pem"), "put the certificate"), (None, "set connection.ca to a")])
+def test_an_authority_that_is_not_trusted_is_said_with_where_to_put_it(ca: Path | None, said: str) -> None:
+    error = ssl.SSLCertVerificationError()
+    error.verify_message, error.verify_code = "self-signed certificate", 19
+    link = replace(LINK, ca=ca)
+    assert "None" not in _explained(error, link)
+    assert _about_trust(error, link, times(None, None)).startswith(said)
+
+
+def test_handlers_with_the_same_fault_are_named_together_and_others_by_themselves() -> None:
+    python = "handler {0} cannot be used: x:{0} cannot be described: /bin/python cannot be started: Permission denied"
+    listed = [Listed(name, "", None, python.format(name)) for name in ("a", "b")]
+    listed += [Listed("c", "", None, "handler c cannot be used: manifest.json: no JSON; mend it")]
+    first, second = _of_broken(listed, "thingjobs")
+    assert first.text == "none of a, b can be used: /bin/python cannot be started: Permission denied"
+    assert first.todo.startswith("let the account thingjobs run that")
+    assert (second.text, second.todo) == ("handler c cannot be used: manifest.json: no JSON", "mend it")
+
+
+@pytest.mark.parametrize(("code", "cause"), [(0x8E, Cause.TAKEN), (0x8B, Cause.LOST)])
+def test_a_rival_is_known_by_the_words_of_any_transport(code: int, cause: Cause) -> None:
+    course, heard = Course(LINK), queue.SimpleQueue[object]()
+    course.told_why(code, "as it is called")
+    heard.put(Disconnected(course.reason))
+    ear = _Ear(heard)
+    assert ear.hear((), 5) is None
+    assert ear.over is not None
+    assert ear.over.cause is cause
+
+
+def test_a_subscription_that_is_refused_is_known_by_the_words_of_any_transport() -> None:
+    course = Course(LINK)
+    course.asked = ["a", "b"]
+    assert course.not_granted([1, 0x87])
+    assert _NOT_SUBSCRIBED in course.reason
 
 
 def test_one_connection_that_ends_is_a_warning_and_two_are_a_rival() -> None:

@@ -355,11 +355,11 @@ def test_a_name_with_a_colon_is_written_out() -> None:
     ("way", "cloud", "names"),
     [
         ({}, {}, "iot"),
-        ({}, ALIAS, "iot role trust"),
+        ({}, ALIAS, "iot trust role"),
         ({"transport": "https"}, {}, "iot"),
         ({"transport": "awsiot", "authorizer": {}}, {}, "iot"),
         ({"websocket": True}, {}, "role"),
-        ({"websocket": True}, ALIAS, "iot role trust"),
+        ({"websocket": True}, ALIAS, "iot trust role"),
         ({"transport": "https", "certificate": "", "private_key": ""}, {}, "role"),
     ],
 )

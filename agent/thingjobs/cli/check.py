@@ -4,14 +4,16 @@ Goes the way that the agent goes, step by step, and says what to do about a step
 no job, and leaves an agent that runs alone. Run it as the account that runs the agent. It takes a few seconds, and a
 minute at most.
 
-Exit code: 0 all is well, warnings allowed; 1 something failed; 2 the configuration cannot be used.
+Exit code: 0 nothing failed, warnings allowed; 1 something failed; 2 the configuration cannot be used.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +43,14 @@ def add_to(commands: Any) -> None:
         help="the configuration; otherwise /etc/thingjobs/config.toml, then /etc/thingjobs/conf.d/*.toml",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(command=command, local=None)
+    parser.set_defaults(command=command)
 
 
 def command(chosen: argparse.Namespace) -> int:
     """Carry out all checks and show what they find."""
     show = _as_json if chosen.json else _for_people
+    # What the agent would log on its way is among the findings.
+    logging.getLogger("thingjobs").addHandler(logging.NullHandler())
     try:
         config = options.load(chosen)
     except ConfigError as error:
@@ -79,13 +83,19 @@ def _for_people(findings: Iterable[Finding], about: dict[str, str]) -> int:
     if about:
         thing, where = paint.style(about["thing"], "bold"), about["endpoint"]
         paint.line(f"thing {thing} at {where}, by {about['transport']}")
-    marks = []
-    for one in _announced(findings, paint.draw):
-        marks.append(str(one.mark))
+    marks: list[str] = []
+    for one in _announced(_folded(_noted(findings, marks)), paint.draw):
         for line in _lines(paint, one):
             paint.line(line)
     paint.line(_sum(paint, marks))
     return FAILED if "FAILED" in marks else 0
+
+
+def _noted(findings: Iterable[Finding], marks: list[str]) -> Iterator[Finding]:
+    """Yield the findings, and note how each ended."""
+    for one in findings:
+        marks.append(str(one.mark))
+        yield one
 
 
 def _announced(findings: Iterable[Finding], draw: Callable[[str], None]) -> Iterator[Finding]:
@@ -94,6 +104,30 @@ def _announced(findings: Iterable[Finding], draw: Callable[[str], None]) -> Iter
     for one in findings:
         yield one
         draw("checking …")
+
+
+def _folded(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield the findings, with one for all in a row that were skipped for the same reason."""
+    first, others = None, list[str]()
+    for one in findings:
+        if first is not None and (one.mark, one.text, one.todo) == (first.mark, first.text, first.todo):
+            others.append(one.check)
+            continue
+        if first is not None:
+            yield _with_others(first, others)
+        first, others = (one, []) if one.mark == "skipped" else (None, [])
+        if first is None:
+            yield one
+    if first is not None:
+        yield _with_others(first, others)
+
+
+def _with_others(first: Finding, others: list[str]) -> Finding:
+    if not others:
+        return first
+    *most, last = others
+    named = f"are {', '.join(most)} and {last}" if most else f"is {last}"
+    return replace(first, text=f"{first.text}, and so {named}")
 
 
 def _lines(paint: Paint, one: Finding) -> Iterator[str]:
@@ -112,8 +146,10 @@ def _wrapped(text: str, room: int) -> list[str]:
 
 
 def _sum(paint: Paint, marks: list[str]) -> str:
-    bad, doubtful = marks.count("FAILED"), marks.count("warning")
+    bad, doubtful, unknown = (marks.count(mark) for mark in ("FAILED", "warning", "skipped"))
     if bad:
         return paint.style(f"{bad} failed: begin with the first", "red")
     warned = f", with {doubtful} warning{'s' * (doubtful != 1)}" if doubtful else ""
+    if unknown:
+        return paint.style(f"nothing failed, and {unknown} could not be found out{warned}", "yellow")
     return paint.style(f"all is well{warned}", "green")

@@ -1,12 +1,13 @@
 """Prints the least-privilege policies that AWS needs for this very configuration.
 
-Give a name to get one of them alone, as plain JSON, and give that to the AWS CLI:
+The documents go to standard output, what they are for and what to do with them to standard error. Give a name to get
+one of them alone, and give that to the AWS CLI:
 
   thingjobs policy iot > iot.json
   aws iot create-policy --policy-name thingjobs --policy-document file://iot.json
 
-iot: what the device certificate (or the custom authorizer) allows. role: what the AWS credentials allow: of the role
-alias, or those that requests are signed with. trust: who may take that role.
+iot: what the device certificate (or the custom authorizer) allows. trust: who may take the role of the role alias.
+role: what the AWS credentials allow: those of that role, or those that requests are signed with.
 
 Exit code: 0, or 1 if something is to be filled in by hand (REGION, ACCOUNT) or there is no such policy.
 """
@@ -15,11 +16,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thingjobs import iam
 from thingjobs.cli import FAILED, complain, options
+from thingjobs.cli.paint import Paint
 from thingjobs.config.key import ACCOUNT, REGION
 from thingjobs.iam import Name
 
@@ -34,16 +38,16 @@ _WAYS = {
 }
 _MAKE = {
     Name.IOT: """\
-  thingjobs policy iot > iot.json
+  thingjobs policy iot{given} > iot.json
   aws iot create-policy --policy-name thingjobs --policy-document file://iot.json
   aws iot attach-policy --policy-name thingjobs --target CERTIFICATE_ARN""",
-    Name.ROLE: """\
-  thingjobs policy role > role.json
-  aws iam put-role-policy --role-name thingjobs --policy-name thingjobs --policy-document file://role.json""",
     Name.TRUST: """\
-  thingjobs policy trust > trust.json
+  thingjobs policy trust{given} > trust.json
   aws iam create-role --role-name thingjobs --assume-role-policy-document file://trust.json
   aws iot create-role-alias --role-alias {alias} --role-arn ROLE_ARN""",
+    Name.ROLE: """\
+  thingjobs policy role{given} > role.json
+  aws iam put-role-policy --role-name {role} --policy-name thingjobs --policy-document file://role.json""",
 }
 
 
@@ -51,12 +55,14 @@ def add_to(commands: Any) -> None:
     """Add this command."""
     parser = options.new_parser(commands, "policy", "print what AWS must allow for this configuration", __doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("name", nargs="?", choices=[*Name], metavar="iot|role|trust", help="only this one, as JSON")
+    parser.add_argument(
+        "name", nargs="?", choices=[str(name) for name in Name], metavar="iot|trust|role", help="only this one"
+    )
     parser.add_argument("--json", action="store_true", help="everything as one line of JSON, for scripts")
     parser.add_argument("--region", default="", type=_region, help="the AWS region, where the configuration has none")
     parser.add_argument("--account", default="", type=_account, help="the 12 digits of the AWS account, likewise")
     parser.add_argument("--config", metavar="FILE", type=Path, help="the configuration; otherwise that of the system")
-    parser.set_defaults(command=command, local=None)
+    parser.set_defaults(command=command)
 
 
 def command(chosen: argparse.Namespace) -> int:
@@ -77,16 +83,27 @@ def command(chosen: argparse.Namespace) -> int:
     elif chosen.json:
         print(json.dumps({**made, "missing": place.missing(), "remarks": iam.remarks(config, *made)}))
     else:
-        _show(config, made)
+        _show(config, made, _options(chosen))
     return _say_what_is_missing(place, made)
 
 
-def _show(config: Config, made: dict[Name, Json]) -> None:
+def _show(config: Config, made: dict[Name, Json], given: str) -> None:
+    about, alias = Paint(sys.stderr), config.cloud.role_alias
+    words = {"given": given, "alias": alias, "role": "thingjobs" if alias else "ROLE"}
     for name, found in made.items():
-        print(f"{_title(name, config)} ({iam.size(found)} characters):\n\n{json.dumps(found, indent=2)}\n")
-        print(f"{_MAKE[name].format(alias=config.cloud.role_alias)}\n")
+        about.line(about.style(f"{_title(name, config)} ({iam.size(found)} characters):", "bold"))
+        print(json.dumps(found, indent=2), flush=True)
+        for line in _MAKE[name].format(**words).splitlines():
+            about.line(line)
+        about.line()
     for remark in iam.remarks(config, *made):
-        print(f"- {remark}")
+        about.line(f"- {remark}")
+
+
+def _options(chosen: argparse.Namespace) -> str:
+    """Return the options that the same documents need again, each with a blank before it."""
+    given = {"config": chosen.config, "region": chosen.region, "account": chosen.account}
+    return "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items() if value)
 
 
 def _title(name: Name, config: Config) -> str:
@@ -96,12 +113,12 @@ def _title(name: Name, config: Config) -> str:
             return "AWS IoT policy, for the answer of the custom authorizer"
         case Name.IOT:
             return f"AWS IoT policy, for the certificate of {config.thing.name}"
+        case Name.TRUST:
+            return f"IAM trust policy, for the role of the role alias {config.cloud.role_alias}"
         case Name.ROLE if config.cloud.role_alias:
-            return f"IAM policy, for the role of the role alias {config.cloud.role_alias}"
-        case Name.ROLE:
-            return "IAM policy, for the AWS credentials in the agent's environment"
+            return "IAM policy, for the same role"
         case _:
-            return "IAM trust policy, for the same role"
+            return "IAM policy, for the AWS credentials in the agent's environment"
 
 
 def _why_none(name: Name) -> str:

@@ -6,7 +6,6 @@ Without an agent it shows what the state folder holds. Exit code: 0, or 3 when t
 from __future__ import annotations
 
 import json
-import os
 import sys
 import textwrap
 import time
@@ -77,10 +76,14 @@ def read(config: Config) -> Json:
         StateError: the state folder cannot be read.
     """
     folder = config.state.directory
-    if not os.access(folder / "journal", os.F_OK):
-        raise StateError(f"cannot show the status: there is no state folder {folder}; no agent has run with it yet")
-    if not os.access(folder / "journal", os.R_OK | os.X_OK):
-        raise StateError(f"cannot show the status: {folder} belongs to another account; ask as that one, or with sudo")
+    try:
+        next((folder / "journal").iterdir(), None)
+    except PermissionError:
+        said = f"cannot show the status: {folder} belongs to another account; ask as that one, or with sudo"
+        raise StateError(said) from None
+    except OSError:
+        said = f"cannot show the status: there is no state folder {folder}; no agent has run with it yet"
+        raise StateError(said) from None
     found = statusbox.ask(folder)
     if found is None:
         found = of_journal(read_only(folder), thing=config.thing.name)
@@ -95,6 +98,9 @@ def read(config: Config) -> Json:
 
 def _print(paint: Paint, found: Json) -> None:
     paint.line(f"thing {paint.style(found['thing'], 'bold')}: {_agent(found)}")
+    if found.get("unconnected"):  # An agent of an earlier version does not tell.
+        why = textwrap.wrap(found["unconnected"], max(30, paint.width - 12), break_on_hyphens=False)
+        _section(paint, "why", [*why, "`thingjobs check` looks for what is wrong"])
     last = sorted(found.get("executions") or found["last"], key=lambda job: -(job["finishedAt"] or 0))
     busy = {_name(job) for job in found["jobs"]}
     queued = [_name(job) for job in last if job["status"] == "QUEUED" and _name(job) not in busy]
@@ -115,7 +121,7 @@ def _agent(found: Json) -> str:
     if not found["running"]:
         return f"no agent runs{'; the next one goes on with what is open' * bool(found['jobs'])}"
     if not found["connected"]:
-        return "the agent runs, without a connection; its log says why"
+        return f"the agent runs, without a connection{'' if found.get('unconnected') else '; its log says why'}"
     return f"the agent runs, connected for {_ago(found['connectedSeconds'])}"
 
 

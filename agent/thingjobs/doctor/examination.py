@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from thingjobs.doctor import rules, service
-from thingjobs.doctor.findings import Check, Finding, Mark, carried_out, failed, ok, skipped
+from thingjobs.doctor.findings import Check, Finding, Mark, carried_out, failed, ok, parted, skipped
 from thingjobs.doctor.local import Local
 from thingjobs.doctor.network import Network
 from thingjobs.doctor.rules import Stage, Talk, Times
@@ -30,8 +30,7 @@ _CLIENT_ID_BYTES = 128
 def unusable(problems: Sequence[str]) -> Iterator[Finding]:
     """Return the findings for a configuration that cannot be used."""
     for problem in problems:
-        text, _, todo = problem.partition("; ")
-        yield Finding("config", Mark.FAILED, text, todo)
+        yield Finding("config", Mark.FAILED, *parted(problem))
     yield from (Finding(name, Mark.SKIPPED, "because of config") for name in _NAMES)
 
 
@@ -50,6 +49,10 @@ def examine(config: Config, sources: Sequence[Path], surroundings: Surroundings 
     yield from _Examination(config, sources, around).findings()
 
 
+_WHERE = (
+    "see that cloud.credentials_endpoint is right (`aws iot describe-endpoint --endpoint-type iot:CredentialProvider` "
+    "prints it), and that this device may reach it on port 443"
+)
 #: The checks that are always listed.
 _NAMES = (
     *("agent", "files", "certificate", "clock", "name", "port", "tls", "connect", "subscribe", "jobs", "client id"),
@@ -109,29 +112,38 @@ class _Examination:
     # --- the service ----------------------------------------------------------------------------------------------
 
     @property
+    def _has_client_id(self) -> bool:
+        """Whether only one connection can be ours at a time."""
+        return self._config.connection.transport != "https"
+
+    @property
     def _held_by_agent(self) -> int | None:
-        """For how many seconds the agent that runs here has been connected as us; None: it is not."""
+        """For how many seconds the agent that runs here has had our client id; None: it has not."""
         found = self._local.status
-        if found is None or not found["connected"] or found["thing"] != self._config.thing.name:
+        if not self._has_client_id or found is None:
             return None
-        return int(found["connectedSeconds"])
+        ours = found["connected"] and found["thing"] == self._config.thing.name
+        return int(found["connectedSeconds"]) if ours else None
 
     def _connect(self) -> list[Verdict]:
         held, link = self._held_by_agent, self._link
-        if held is not None and self._config.connection.transport != "https":
+        if self._local.unheard and self._has_client_id:
+            said = f"an agent may run here as {link.client_id}, and does not say so: to try it could end its connection"
+            return [skipped(said, "check as the account that runs the agent, or stop it first")]
+        if held is not None:
             said = f"the agent that runs here has been connected as {link.client_id} for {rules.lasted(held)}"
             return [ok(f"{said}; trying it as well would end that connection")]
         self._talk = service.talk(self._config, link, self._around.patience)
-        refused = self._talk.stage is Stage.BEGUN and self._config.connection.transport != "https"
+        refused = self._talk.stage is Stage.BEGUN and self._has_client_id
         return [rules.of_connect(self._talk, link, web=refused and self._network.answers_http())]
 
     def _subscribe(self) -> list[Verdict]:
-        if self._shares_id:
+        if self._held_by_agent is not None:
             return [ok("the subscriptions of the agent that runs here are granted")]
         return [rules.of_subscribe(self._talk, self._link)]
 
     def _jobs(self) -> list[Verdict]:
-        if not self._shares_id:
+        if self._held_by_agent is None:
             return [rules.of_jobs(self._talk, self._link)]
         other = replace(self._link, client_id=_beside(self._link.client_id))
         found = service.talk(self._config, other, replace(self._around.patience, rival=0.0))
@@ -148,20 +160,17 @@ class _Examination:
 
     def _client_id(self) -> list[Verdict]:
         held = self._held_by_agent
-        if self._config.connection.transport == "https":
+        if not self._has_client_id:
             return [ok("HTTPS has none")]
-        if not self._shares_id:
-            came = self._talk.rival and bool((self._local.look_again() or {}).get("connected"))
+        if held is None:
+            ended = self._talk.rival or self._talk.again
+            came = ended and bool((self._local.look_again() or {}).get("connected"))
             return [rules.of_rival(self._talk, self._link, self._around.patience.rival, agent_came=came)]
-        if (held or 0) >= QUIET_SECONDS:
-            since = rules.lasted(held or 0)
-            return [ok(f"nobody has taken {self._link.client_id} from the agent that runs here for {since}")]
+        if held >= QUIET_SECONDS:
+            said = f"nobody has taken {self._link.client_id} from the agent that runs here for {rules.lasted(held)}"
+            return [ok(said)]
         said = "the agent that runs here has not been connected for a minute yet"
         return [skipped(said, "check again later")]
-
-    @property
-    def _shares_id(self) -> bool:
-        return self._held_by_agent is not None and self._config.connection.transport != "https"
 
     def _credentials(self) -> list[Verdict]:
         from thingjobs.cloud import role_alias  # noqa: PLC0415 - it brings requests
@@ -182,11 +191,10 @@ class _Examination:
         try:
             issued = within(seconds, lambda: role_alias.ask(role))
         except TimeoutError:
-            said = f"{cloud.credentials_endpoint} does not give credentials within {seconds:.0f} s"
-            return [failed(said, "see whether this device may reach it on port 443")]
+            return [failed(f"{cloud.credentials_endpoint} does not give credentials within {seconds:.0f} s", _WHERE)]
         except (OSError, ThingjobsError) as error:
-            text, _, todo = str(error).partition("; ")
-            return [failed(text, todo)]
+            text, todo = parted(str(error))
+            return [failed(text if todo else f"{text} ({cloud.credentials_endpoint})", todo or _WHERE)]
         life = f", good for {issued.life:.0f} s" if issued.life is not None else ""
         return [ok(f"{cloud.credentials_endpoint} gives credentials for {cloud.role_alias}{life}")]
 

@@ -77,10 +77,10 @@ def skipped(text: str, todo: str = "") -> Verdict:
     return Verdict(Mark.SKIPPED, text, todo)
 
 
-def of_problem(problem: str) -> Verdict:
-    """Return the failure that a sentence of the configuration's is: what is wrong; what to do."""
-    text, _, todo = problem.partition("; ")
-    return failed(text, todo)
+def parted(sentence: str) -> tuple[str, str]:
+    """Return the halves of a sentence: what is wrong; what to do about it."""
+    text, _, todo = sentence.partition("; ")
+    return text, todo
 
 
 def carried_out(checks: Sequence[Check], time_left: Callable[[], bool]) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pwd
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,11 @@ from thingjobs import statusbox
 from thingjobs.certificate import cn_of, dates_of
 from thingjobs.config import check_files
 from thingjobs.doctor import rules
-from thingjobs.doctor.findings import failed, of_problem, ok, skipped, warning
+from thingjobs.doctor.findings import failed, ok, parted, skipped, warning
 from thingjobs.doctor.issuer import SELF, issuer_of
 from thingjobs.doctor.surroundings import within
 from thingjobs.errors import DocumentError, StateError, ThingjobsError
-from thingjobs.judging import missing_user, registry_for, user_for
+from thingjobs.judging import missing_user, registry_for, user_for, without_cloud
 from thingjobs.manifest import lacking
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ class Local:
         """What the agent says that runs on the state folder; None: none runs, or it does not say."""
         return self._status
 
+    @property
+    def unheard(self) -> bool:
+        """Whether an agent runs, or may do, and does not tell us."""
+        return bool(self._status_problem)
+
     def look_again(self) -> Json | None:
         """Ask the agent anew."""
         return self._ask()[0]
@@ -71,7 +77,7 @@ class Local:
         """Say whether an agent runs, and whether we see what it sees."""
         found = self._status
         if self._status_problem:
-            yield warning(self._status_problem, f"{_as_owner(self._folder)}: that one may ask")
+            yield warning(self._status_problem, _as_owner(self._folder))
         elif found is None:
             yield ok(f"none runs on {self._folder}")
         elif found["thing"] != self._config.thing.name:
@@ -91,10 +97,13 @@ class Local:
     def files(self) -> Iterator[Verdict]:
         """Look whether others can read the key, or change what the agent reads and runs."""
         found = [
-            *(of_problem(problem) for problem in self._problems if _about(problem) == "files"),
+            *self._problems_about("files"),
             *(verdict for path in self._sources for verdict in self._config_file(path)),
         ]
         yield from found or [ok("nobody else can read the key, or change what the agent reads and runs")]
+
+    def _problems_about(self, check: str) -> list[Verdict]:
+        return [failed(*parted(problem)) for problem in self._problems if _about(problem) == check]
 
     def _config_file(self, path: Path) -> Iterator[Verdict]:
         """Look at a configuration file or folder: who can write it can have the agent run anything."""
@@ -123,7 +132,7 @@ class Local:
 
     def certificate(self, times: Times) -> Iterator[Verdict]:
         """Look at our certificate, its key, and the authority that we trust."""
-        problems = [of_problem(problem) for problem in self._problems if _about(problem) == "certificate"]
+        problems = self._problems_about("certificate")
         path = self._config.connection.certificate
         if problems:
             yield from problems
@@ -132,7 +141,7 @@ class Local:
         else:
             wrong, dates = rules.of_dates(times)
             said = f"{path}: {_signed(path)}{', ' * bool(dates)}{dates}{self._about_name(path)}"
-            yield wrong_one(path, wrong) if wrong is not None else ok(said)
+            yield _with_name(path, wrong) if wrong is not None else ok(said)
 
     def _about_name(self, path: Path) -> str:
         """Return a hint where the certificate's name looks like that of another thing; AWS IoT does not mind."""
@@ -151,8 +160,7 @@ class Local:
         """Ask all handlers what they are."""
         seconds = self._around.patience.handlers
         if missing := missing_user(self._config):
-            text, _, todo = missing.partition("; ")
-            yield warning(text, todo)
+            yield warning(*parted(missing))
         registry = registry_for(self._config, self._folder, read_only=True)
         try:
             found = within(seconds, registry.everything)
@@ -162,23 +170,27 @@ class Local:
         except (OSError, ThingjobsError) as error:
             yield failed(f"they cannot be listed: {error}")
             return
-        broken = [verdict for one in found if (verdict := self._of_handler(one)) is not None]
+        broken = [
+            *_of_broken(found, self._config.handlers.user or ""),
+            *(verdict for one in found if (verdict := self._of_handler(one))),
+        ]
         yield from broken
         good = [one.name for one in found if one.handler is not None]
         if not broken:
             yield ok(f"{len(good)} can be used: {', '.join(good)}" if good else "there are none")
 
     def _of_handler(self, one: Listed) -> Verdict | None:
-        """Return what is wrong with a handler, None if nothing is."""
+        """Return why a handler's jobs are rejected although it can be used, None if they are not."""
         if one.handler is None:
-            text, _, todo = one.reason.partition("; ")
-            return failed(text, todo or f"thingjobs handlers check {one.name} says all that is wrong with it")
+            return None
+        if reason := without_cloud(self._config, one.handler):
+            return warning(f"its jobs are rejected: {reason}", "list it there, if it is to have AWS credentials")
         if lacks := lacking(one.handler.needs):
             return warning(f"handler {one.name} {lacks}: its jobs are rejected")
         try:
             user_for(self._config, one.handler)
         except DocumentError as error:
-            text, _, todo = error.reason.partition("; ")
+            text, todo = parted(error.reason)
             return warning(f"jobs for handler {one.name} are rejected: {text}", todo)
         return None
 
@@ -197,7 +209,7 @@ class Local:
 
     def state(self) -> Iterator[Verdict]:
         """Look whether the state folder can be written, and survives a reboot."""
-        found = [of_problem(problem) for problem in self._problems if _about(problem) == "state"]
+        found = self._problems_about("state")
         place = self._place()
         with contextlib.suppress(OSError):
             if os.statvfs(place).f_flag & os.ST_RDONLY:
@@ -215,9 +227,25 @@ class Local:
         return next((one for one in (self._folder, *self._folder.parents) if os.access(one, os.F_OK)), Path("/"))
 
 
-def wrong_one(path: Path, verdict: Verdict) -> Verdict:
+def _with_name(path: Path, verdict: Verdict) -> Verdict:
     """Return a verdict on dates with the name of the file."""
-    return type(verdict)(verdict.mark, f"{path} {verdict.text}", verdict.todo)
+    return replace(verdict, text=f"{path} {verdict.text}")
+
+
+def _of_broken(found: Sequence[Listed], user: str) -> Iterator[Verdict]:
+    """Yield what is wrong with the handlers that cannot be used: once, where several share the cause."""
+    named: dict[str, list[str]] = {}
+    for one in found:
+        if one.handler is None:
+            _, mark, cause = one.reason.partition(" cannot be described: ")
+            named.setdefault(cause if mark else one.reason, []).append(one.name)
+    reasons = {one.name: one.reason for one in found}
+    for cause, names in named.items():
+        text, todo = parted(cause if len(names) > 1 else reasons[names[0]])
+        said = f"none of {', '.join(names)} can be used: {text}" if len(names) > 1 else text
+        if user and "Permission denied" in text:
+            todo = f"let the account {user} run that, and enter the folders above it; or set handlers.user"
+        yield failed(said, todo or f"thingjobs handlers check {names[0]} says all that is wrong with it")
 
 
 def _about(problem: str) -> str:
@@ -253,4 +281,4 @@ def _account(uid: int | None) -> str:
 
 def _as_owner(path: Path) -> str:
     owner = _owner(path)
-    return f"run sudo -u {_account(owner)} thingjobs check" if owner else "run sudo thingjobs check"
+    return f"check again with sudo{f' -u {_account(owner)}' if owner else ''}"

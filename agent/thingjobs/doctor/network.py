@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from thingjobs.config.clashes import region_of
 from thingjobs.doctor import rules, ways
-from thingjobs.doctor.findings import failed, ok, warning
+from thingjobs.doctor.findings import failed, ok, parted, warning
 from thingjobs.doctor.surroundings import within
 from thingjobs.errors import ThingjobsError, TransportError
 from thingjobs.transport.dial import Bell, Dial, explain, is_about_dates, tls_context
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 #: X509_V_FLAG_NO_CHECK_TIME of OpenSSL, for which Python has no name: trust goes by signatures and the name alone.
 NO_CHECK_TIME = 0x200000
-AWS = ".amazonaws.com"
 
 
 class Network:
@@ -59,11 +59,12 @@ class Network:
     def name(self) -> Iterator[Verdict]:
         """Look up the name."""
         found, host = self._look_up(), self._first.host
+        what = "the proxy's name" if self._link.proxy is not None else "the name"
         if isinstance(found, TimeoutError):
             said = f"no DNS server says what {host} is within {self._patience.name:.0f} s"
             yield failed(said, "see whether this device has a network at all, and a DNS server (`resolvectl status`)")
         elif isinstance(found, OSError):
-            yield failed(f"the name {host} cannot be resolved: {found.strerror or found}", self._about_name())
+            yield failed(f"{what} {host} cannot be resolved: {found.strerror or found}", self._about_name())
         elif found == (host,):
             yield ok(f"{host} is an address already")
         else:
@@ -88,7 +89,7 @@ class Network:
 
     def port(self) -> Iterator[Verdict]:
         """Connect by TCP, to the proxy if there is one."""
-        where = self._first.address
+        where = f"{'the proxy ' * (self._link.proxy is not None)}{self._first.address}"
         match self._reach():
             case TimeoutError():
                 yield failed(
@@ -151,8 +152,7 @@ class Network:
         if outcome is True:
             yield ok(f"{link.proxy.address} lets us through to {link.address}")
         else:
-            text, _, todo = str(outcome).partition(": ")
-            yield failed(text, todo or "see what the proxy logs")
+            yield _of_proxy(str(outcome))
 
     # --- TLS ------------------------------------------------------------------------------------------------------
 
@@ -168,8 +168,7 @@ class Network:
                     self._hear_out(sock, bell)
                     yield from _of_tls(sock, link)
         except (OSError, ThingjobsError) as error:
-            text = explain(error, link, times.reading) if is_about_dates(error) else explain(error, link)
-            yield failed(text.partition("; ")[0], _about_tls(error, link, times))
+            yield failed(_explained(error, link), _about_tls(error, link, times))
 
     def _hear_out(self, sock: ssl.SSLSocket, bell: Bell) -> None:
         """Wait until the other end has judged our certificate: in TLS 1.3 that comes after the handshake.
@@ -204,7 +203,7 @@ class Network:
         link = self._link
         if self._config.connection.transport == "https":
             return self._date(link.port)
-        return self._date(443) if link.host.endswith(AWS) else None
+        return self._date(443) if region_of(link.host) else None
 
     def _date(self, port: int) -> float | None:
         found = self._peer(port, ask=True)
@@ -252,6 +251,15 @@ def _date_of(sock: ssl.SSLSocket, host: str) -> float | None:
     return parsedate_to_datetime(said).timestamp() if said else None
 
 
+def _of_proxy(said: str) -> Verdict:
+    """Judge what the transport says of a proxy: what is wrong; a question, or: what to do."""
+    text, todo = parted(said)
+    if not todo:
+        text, _, todo = said.partition(": ")
+    known = "see that kind, host and port in connection.proxy are right; the proxy's log may say more"
+    return failed(text, todo if todo and not todo.endswith("?") else known)
+
+
 def _of_tls(sock: ssl.SSLSocket, link: Link) -> Iterator[Verdict]:
     agreed = sock.selected_alpn_protocol()
     if link.protocol and agreed != link.protocol:
@@ -272,6 +280,12 @@ def _issuer(found: object) -> str:
     names = dict(pair for part in found.get("issuer", ()) for pair in part) if isinstance(found, dict) else {}
     wanted = ("commonName", "organizationalUnitName", "organizationName")
     return next((str(names[name]) for name in wanted if name in names), "an authority without a name")
+
+
+def _explained(error: OSError | ThingjobsError, link: Link) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError) and link.ca is None:
+        return f"{link.route} is not trusted by what this system trusts: {error.verify_message}"
+    return parted(explain(error, link))[0]
 
 
 def _about_tls(error: OSError | ThingjobsError, link: Link, times: Times) -> str:
@@ -298,10 +312,10 @@ def _about_trust(error: ssl.SSLCertVerificationError, link: Link, times: Times) 
         return "write connection.endpoint as the server's certificate has it, or mend the DNS"
     if ".iot." in link.host and "-ats.iot" not in link.host:
         return "use the endpoint with -ats: `aws iot describe-endpoint --endpoint-type iot:Data-ATS` prints it"
-    return (
-        "put the certificate of the authority that signed the server's there: for AWS IoT "
-        "https://www.amazontrust.com/repository/AmazonRootCA1.pem; or see whether connection.endpoint is right"
-    )
+    signer = "the certificate of the authority that signed the server's"
+    put = f"put {signer} there" if link.ca is not None else f"set connection.ca to a file with {signer}"
+    aws = "for AWS IoT https://www.amazontrust.com/repository/AmazonRootCA1.pem"
+    return f"{put}: {aws}; or see whether connection.endpoint is right"
 
 
 def _register(link: Link) -> str:

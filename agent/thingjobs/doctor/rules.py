@@ -303,15 +303,15 @@ def of_jobs(talk: Talk, link: Link) -> Verdict:
     return failed(
         f"{topic} was taken, and nothing came back",
         f"either the policy lacks iot:Receive on topic/$aws/things/{link.thing}/jobs/*, which nothing else shows; or "
-        f"{link.thing} is not the thing's name. {_thing(link)}: if it prints the thing, it is the policy; on a broker "
-        "that is not AWS IoT, the Jobs service may not be running",
+        f"{link.thing} is not the thing's name, which {_thing(link)} tells: if that prints the thing, it is the "
+        "policy; on a broker that is not AWS IoT, the Jobs service may not be running",
     )
 
 
 def _of_reply(reply: Described | Refused, link: Link) -> Verdict:
     if isinstance(reply, Refused):
         said = f"{reply.text or reply.code} {reply.message}".strip()
-        return failed(f"the Jobs service refuses to tell the next job of {link.thing}: {said}", _thing(link))
+        return failed(f"the Jobs service refuses to tell the next job of {link.thing}: {said}", f"try {_thing(link)}")
     if reply.execution is None:
         return ok(f"the Jobs service answers: nothing waits for {link.thing}")
     found = reply.execution.identity
@@ -319,7 +319,7 @@ def _of_reply(reply: Described | Refused, link: Link) -> Verdict:
 
 
 def _thing(link: Link) -> str:
-    return f"try `aws iot describe-thing --thing-name {link.thing}` in the account of {link.host}"
+    return f"`aws iot describe-thing --thing-name {link.thing}` in the account of {link.host}"
 
 
 def of_rival(talk: Talk, link: Link, seconds: float, *, agent_came: bool) -> Verdict:
@@ -329,9 +329,9 @@ def of_rival(talk: Talk, link: Link, seconds: float, *, agent_came: bool) -> Ver
         talk: what came of the conversation.
         link: as whom.
         seconds: how long we looked.
-        agent_came: whether the agent that runs here has connected meanwhile.
+        agent_came: whether our connection ended, and the agent that runs here has one now.
     """
-    if talk.rival and agent_came:
+    if agent_came:
         return warning(f"the agent that runs here came meanwhile as {link.client_id}: that ended our connection")
     own = (
         "give each device its own connection.client_id and thing; is there another agent on this device, with another "
@@ -344,7 +344,7 @@ def of_rival(talk: Talk, link: Link, seconds: float, *, agent_came: bool) -> Ver
         said = f"twice {link.address} closed the connection while nothing was asked"
         return failed(f"{said}: most probably another client came as {link.client_id}", own)
     if talk.stage < Stage.ANSWERED:
-        return skipped("because the connection was not there for long enough")
+        return skipped("because of jobs")
     if talk.reason:
         return warning(f"the connection ended by itself: {talk.reason}", "check again; look whether that comes back")
     return ok(f"within {seconds:.0f} s nobody else came as {link.client_id}")

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from thingjobs.transport.link import Link
 
 STOP_SECONDS = 2.0
+#: What the other transports' reasons for an end have in them: they come as sentences alone.
+_TAKEN, _NOT_SUBSCRIBED = "another client uses the id", "iot:Subscribe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,10 @@ def talk(config: Config, link: Link, patience: Patience) -> Talk:
     if found.cause is Cause.UNSUBSCRIBED:
         return _by_session(link, patience, until, one_by_one=True)
     if found.stage is Stage.ANSWERED and found.cause is Cause.LOST:
-        return replace(found, again=bool(_by_session(link, patience, until).reason))
+        # So much is left when the second conversation is as slow as it may be.
+        left = until - time.monotonic() - patience.session - patience.reply
+        longer = replace(patience, rival=max(0.0, min(patience.return_, left)))
+        return replace(found, again=bool(_by_session(link, longer, until).reason))
     return found
 
 
@@ -152,7 +157,7 @@ def _by_transport(config: Config, link: Link, patience: Patience) -> Talk:
         found = _converse(heard, transport.send, patience)
     finally:
         transport.stop()
-    subscribing = found.stage is Stage.BEGUN and "iot:Subscribe" in found.reason
+    subscribing = found.stage is Stage.BEGUN and _NOT_SUBSCRIBED in found.reason
     return replace(found, stage=Stage.LET_IN) if subscribing else found
 
 
@@ -179,8 +184,7 @@ class _Ear:
                 case Over():
                     self.over = came
                 case Disconnected(reason):
-                    taken = "another client uses the id" in reason
-                    self.over = Over(reason, Cause.TAKEN if taken else Cause.LOST)
+                    self.over = Over(reason, Cause.TAKEN if _TAKEN in reason else Cause.LOST)
                 case NotTaken(reason):
                     self.refused = reason
                 case _ if isinstance(came, kinds):

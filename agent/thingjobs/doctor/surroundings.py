@@ -31,6 +31,7 @@ class Patience:
         session: of it, CONNECT and SUBSCRIBE.
         reply: a request's reply.
         rival: how long to look whether another client comes with our id.
+        return_: how long to look the second time, when one seems to have come: it waits before it comes again.
         cloud: credentials.
         handlers: asking all handlers what they are.
         whole: no check begins later; the longest one is the conversation.
@@ -44,6 +45,7 @@ class Patience:
     session: float = 6.0
     reply: float = 6.0
     rival: float = 3.0
+    return_: float = 10.0
     cloud: float = 10.0
     handlers: float = 12.0
     whole: float = 32.0
