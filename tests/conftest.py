@@ -19,6 +19,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 #: Debian keeps brokers out of the PATH of ordinary users.
 PROGRAM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
+
+#: How long a test waits for what has to come: only a failure, or a machine that does much else, reaches it.
+PATIENCE_SECONDS = 20.0
 
 #: For `--hypothesis-profile=long`, see README.md.
 # No deadlines: how long an example takes says more of the machine than of the code.
@@ -106,7 +110,7 @@ def nothing_left_behind(
         new = set(threading.enumerate()) - threads_before
         return [thread for thread in new if not isinstance(thread, threading._DummyThread)]
 
-    wait_until(lambda: not left() and not left_threads(), 3)
+    wait_until(lambda: not left() and not left_threads(), PATIENCE_SECONDS)
     processes, threads = left(), left_threads()
     for pid in processes:
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
@@ -145,6 +149,10 @@ def wait_until(true: Callable[[], object], seconds: float) -> bool:
 # --- Certificates -----------------------------------------------------------------------------------------
 
 
+#: Between which days a certificate is valid, counted from now. The agent warns from the thirtieth before the end on.
+USUAL_DAYS = (-1 / 24, 60.0)
+
+
 class Pki:
     """A certificate authority for one test run, with a certificate for servers on loopback.
 
@@ -158,17 +166,40 @@ class Pki:
         self._folder = folder
         self._ca_name = "thingjobs test CA"
         self._ca_key = self._new_key()
+        self._dated = itertools.count(1)
         self.ca = self._write("ca.pem", pem(self._signed(self._ca_name, self._ca_key, authority=True)))
-        self.server_cert, self.server_key = self._pair("localhost")
+        self.server_cert, self.server_key = self._pair("localhost", "localhost")
 
     def device(self, name: str) -> tuple[Path, Path]:
         """Make a device's certificate, its common name `name`; return the paths of certificate and key."""
-        return self._pair(name)
+        return self._pair(name, name)
 
-    def _pair(self, name: str) -> tuple[Path, Path]:
+    def dated(self, name: str, days: tuple[float, float]) -> tuple[Path, Path]:
+        """Make a certificate that is valid between two days, counted from now; `localhost` is a server's."""
+        return self._pair(name, f"{name}-dated-{next(self._dated)}", days)
+
+    def server_tls(self, pair: tuple[Path, Path] | None = None, *, mutual: bool = True) -> ssl.SSLContext:
+        """Return the TLS of a server, by default with the certificate for loopback.
+
+        Args:
+            pair: another certificate to show, and its key.
+            mutual: let in only who has a certificate of this authority.
+        """
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self.ca))
+        context.load_cert_chain(*(pair or (self.server_cert, self.server_key)))
+        context.verify_mode = ssl.CERT_REQUIRED if mutual else ssl.CERT_NONE
+        return context
+
+    def client_tls(self, name: str = "cloud") -> ssl.SSLContext:
+        """Return the TLS of a client with a certificate of its own, by default that of the Jobs service."""
+        context = ssl.create_default_context(cafile=str(self.ca))
+        context.load_cert_chain(*self.device(name))
+        return context
+
+    def _pair(self, name: str, file: str, days: tuple[float, float] = USUAL_DAYS) -> tuple[Path, Path]:
         key = self._new_key()
-        certificate = self._write(f"{name}.pem", pem(self._signed(name, key)))
-        return certificate, self._write(f"{name}.key", pem(key))
+        certificate = self._write(f"{file}.pem", pem(self._signed(name, key, days)))
+        return certificate, self._write(f"{file}.key", pem(key))
 
     def _write(self, name: str, data: bytes) -> Path:
         path = self._folder / name
@@ -181,7 +212,14 @@ class Pki:
 
         return ec.generate_private_key(ec.SECP256R1())
 
-    def _signed(self, name: str, key: ec.EllipticCurvePrivateKey, *, authority: bool = False) -> x509.Certificate:
+    def _signed(
+        self,
+        name: str,
+        key: ec.EllipticCurvePrivateKey,
+        days: tuple[float, float] = USUAL_DAYS,
+        *,
+        authority: bool = False,
+    ) -> x509.Certificate:
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes
 
@@ -195,8 +233,8 @@ class Pki:
             .subject_name(named(name))
             .issuer_name(named(self._ca_name))
             .public_key(key.public_key())
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(days=60))  # The agent warns from the thirtieth day before on.
+            .not_valid_before(now + dt.timedelta(days=days[0]))
+            .not_valid_after(now + dt.timedelta(days=days[1]))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer), critical=False)
@@ -243,6 +281,13 @@ def pki(require: Require, tmp_path_factory: pytest.TempPathFactory) -> Pki:
     return Pki(tmp_path_factory.mktemp("pki"))
 
 
+@pytest.fixture(scope="session")
+def other_pki(require: Require, tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    """Give an authority that has the same name, and that nobody trusts."""
+    require("cryptography")
+    return Pki(tmp_path_factory.mktemp("other-pki"))
+
+
 # --- Servers ----------------------------------------------------------------------------------------------
 
 
@@ -274,7 +319,10 @@ class Server:
                 self._argv, env=self._env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
         process = self._process
-        if not wait_until(lambda: process.poll() is not None or self.ready(), 20) or process.poll() is not None:
+        if (
+            not wait_until(lambda: process.poll() is not None or self.ready(), PATIENCE_SECONDS)
+            or process.poll() is not None
+        ):
             self.kill()
             raise RuntimeError(f"{self._argv[0]} does not come up:\n{self.log.read_text()}")
 
@@ -318,7 +366,7 @@ class Server:
             return
         self._process.send_signal(number)
         try:
-            self._process.wait(5)
+            self._process.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -345,10 +393,20 @@ def free_port() -> int:
     raise AssertionError
 
 
+@pytest.fixture(name="free_port", scope="session")
+def free_port_fixture() -> Callable[[], int]:
+    """Give what returns a loopback port that nobody listens on, another one each time."""
+    return free_port
+
+
 @pytest.fixture(scope="session")
 def lasting() -> list[Server]:
     """Collect the servers that outlive a test on purpose."""
     return []
+
+
+#: What has a listener of Mosquitto let in only who has a certificate, under the name that is in it.
+MUTUAL = ("require_certificate true", "use_identity_as_username true")
 
 
 class Mosquitto(Server):
@@ -356,7 +414,12 @@ class Mosquitto(Server):
 
     def __init__(self, program: str, pki: Pki, folder: Path) -> None:
         port = free_port()
-        config = folder / "mosquitto.conf"
+        self._config = folder / "mosquitto.conf"
+        self._tls = [
+            f"cafile {pki.ca}",
+            f"certfile {pki.server_cert}",
+            f"keyfile {pki.server_key}",
+        ]
         lines = [
             "per_listener_settings true",
             # Started by root it would change to its own user, who may not read our keys.
@@ -365,14 +428,51 @@ class Mosquitto(Server):
             "log_type all",
             "set_tcp_nodelay true",
             f"listener {port} 127.0.0.1",
-            f"cafile {pki.ca}",
-            f"certfile {pki.server_cert}",
-            f"keyfile {pki.server_key}",
-            "require_certificate true",
-            "use_identity_as_username true",
+            *self._tls,
+            *MUTUAL,
         ]
-        config.write_text("\n".join([*lines, ""]))
-        super().__init__([program, "-c", str(config)], port, folder / "mosquitto.log")
+        self._config.write_text("\n".join([*lines, ""]))
+        super().__init__([program, "-c", str(self._config)], port, folder / "mosquitto.log")
+
+    def configure(self, **settings: object) -> None:
+        """Start it anew with other settings, in the place of those of the same name."""
+        old = self._config.read_text().splitlines()
+        kept = [line for line in old if line.partition(" ")[0] not in settings]
+        self._restart(*kept, *(f"{name} {value}" for name, value in settings.items()))
+
+    def serve_with(self, certificate: Path, key: Path) -> None:
+        """Start it anew with another certificate."""
+        self.configure(certfile=certificate, keyfile=key)
+
+    def permit(self, *rules: str) -> None:
+        """Start it anew, allowing no more than these lines of an access list do."""
+        path = self._config.with_name("acl")
+        path.write_text("\n".join([*rules, ""]))
+        path.chmod(0o600)
+        self.configure(acl_file=path)
+
+    def listen_without_tls(self) -> int:
+        """Start it anew with one more port, for whoever comes; return that."""
+        return self._listen("allow_anonymous true")
+
+    def listen_for_websockets(self, *, mutual: bool = False) -> int:
+        """Start it anew with one more port, for WebSockets over TLS; return that.
+
+        Args:
+            mutual: let in only who has a certificate, as on the first port.
+        """
+        rules = MUTUAL if mutual else ("allow_anonymous true",)
+        return self._listen("protocol websockets", *self._tls, *rules)
+
+    def _listen(self, *rules: str) -> int:
+        port = free_port()
+        self._restart(*self._config.read_text().splitlines(), f"listener {port} 127.0.0.1", *rules)
+        return port
+
+    def _restart(self, *lines: str) -> None:
+        self.kill()
+        self._config.write_text("\n".join([*lines, ""]))
+        self.start()
 
 
 @pytest.fixture
@@ -381,7 +481,7 @@ def mosquitto(require: Require, pki: Pki, tmp_path_factory: pytest.TempPathFacto
     broker = Mosquitto(require("mosquitto"), pki, tmp_path_factory.mktemp("mosquitto"))
     broker.start()
     yield broker
-    broker.stop()
+    broker.kill()  # an orderly end takes it a fifth of a second
     print(broker.log_since_last_time())
 
 

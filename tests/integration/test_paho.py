@@ -1,6 +1,6 @@
 """What is particular to the paho transport: sockets, certificates, the packets themselves, and quiet.
 
-What it shares with every transport is in test_transports.py. Where a test needs to see or choose each packet, it is
+What it shares with every transport is in connection/contract/. Where a test needs to see or choose each packet, it is
 the broker itself (`Puppet`); otherwise there is a Mosquitto.
 """
 

@@ -11,7 +11,6 @@ import json
 import os
 import random
 import select
-import ssl
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -104,9 +103,8 @@ class Proxy:
 
 
 @contextmanager
-def between(broker: int, pki: Pki, pair: tuple[Path, Path], seed: int, log: Path) -> Iterator[Proxy]:
-    """Run the proxy in front of a broker on a port of its own."""
-    port = free_port()
+def between(port: int, broker: int, pki: Pki, pair: tuple[Path, Path], seed: int, log: Path) -> Iterator[Proxy]:
+    """Run the proxy on `port`, in front of a broker."""
     where = (port, broker, pki.ca, pki.server_cert, pki.server_key, *pair, seed)
     argv = [sys.executable, str(Path(__file__).with_name("weather.py")), *map(str, where)]
     with log.open("wb") as errors:
@@ -117,14 +115,6 @@ def between(broker: int, pki: Pki, pair: tuple[Path, Path], seed: int, log: Path
         process.kill()
         process.communicate()
         print(f"--- {log}\n{log.read_text()}")
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listens on."""
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Scene:
@@ -212,17 +202,16 @@ def scene(
     pki: Pki,
     new_agent: Callable[..., Agent],
     eventually: Callable[..., Any],
+    free_port: Callable[[], int],
     seed: int,
     tmp_path: Path,
 ) -> Iterator[Scene]:
     """An agent behind the proxy, in calm weather."""
     service = JobsService()
-    context = ssl.create_default_context(cafile=str(pki.ca))
-    context.load_cert_chain(*pki.device("cloud"))
     pair = pki.device(THING)
-    cloud = BrokerJobsService(service, "localhost", mosquitto.port, tls=context)
+    cloud = BrokerJobsService(service, "localhost", mosquitto.port, tls=pki.client_tls())
     cloud._client.reconnect_delay_set(max_delay=1)
-    with cloud, between(mosquitto.port, pki, pair, seed, tmp_path / "weather.log") as proxy:
+    with cloud, between(free_port(), mosquitto.port, pki, pair, seed, tmp_path / "weather.log") as proxy:
         agent = new_agent(THING, port=proxy.port, pair=pair, ca=pki.ca)
         made = Scene(service, mosquitto, agent, proxy, eventually)
         made.start_agent()

@@ -308,8 +308,8 @@ assert not foreign, foreign
 @pytest.mark.parametrize(
     ("transport", "foreign"),
     [
-        ("paho", ("requests", "urllib3", "tenacity", "awscrt", "thingjobs.cloud")),
-        ("https", ("paho", "tenacity", "requests_aws4auth", "awscrt", "thingjobs.cloud")),
+        ("paho", ("requests", "urllib3", "tenacity", "awscrt", "thingjobs.cloud.")),
+        ("https", ("paho", "tenacity", "requests_aws4auth", "awscrt", "thingjobs.cloud.")),
     ],
 )
 def test_each_transport_imports_its_own_library_and_no_other(transport: str, foreign: tuple[str, ...]) -> None:
