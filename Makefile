@@ -16,11 +16,11 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test lint bench explore faults fleet soak wheel clean
+.PHONY: aws-check help demo setup test lint bench explore faults fleet soak wheel clean
 
 help: ## this list
 	@echo "thingjobs, the job agent for AWS IoT things. What make can do here:"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 15
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
 
 demo: $(DEMO_READY) ## run five job documents on this machine: no cloud, no account
 	@$(BIN)/python examples/demo.py
@@ -58,6 +58,9 @@ fleet: $(DEV_READY) ## 100,000 simulated devices after an outage, and 500 real c
 soak: $(DEV_READY) ## 10,000 jobs and 1,000 lost connections on one agent; THINGJOBS_SOAK_JOBS says how many
 	@sh tests/install-mosquitto.sh
 	@THINGJOBS_SOAK_JOBS=$${THINGJOBS_SOAK_JOBS:-10000} $(BIN)/python -m pytest -s tests/soak $(ARGS)
+
+aws-check: $(DEV_READY) ## ask the real AWS, in your account: it asks before it makes anything, and deletes it all
+	@$(BIN)/python tests/aws/aws_check.py $(ARGS)
 
 wheel: $(DEV_READY) ## sdist and wheel, into dist/
 	@rm -rf dist
