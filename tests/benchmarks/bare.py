@@ -1,7 +1,7 @@
 """The floor of the benchmarks: what a job client costs that promises nothing.
 
 A bare paho loop: no journal, no checks, no retries, one child for each job. Run as a program by the benchmarks:
-`bare.py PORT CA CERTIFICATE KEY THING PROGRAM`.
+`bare.py PORT CA CERTIFICATE KEY THING KEEP_ALIVE PROGRAM`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 def main() -> None:  # noqa: C901, PLR0915 - a script, kept in one piece so that it can be read as the floor
     """Take jobs for ever."""
-    port, ca, certificate, key, thing, program = sys.argv[1:]
+    port, ca, certificate, key, thing, keep_alive, program = sys.argv[1:]
     base = f"$aws/things/{thing}/jobs/"
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=thing, protocol=mqtt.MQTTv5)
     context = ssl.create_default_context(cafile=ca)
@@ -54,7 +54,7 @@ def main() -> None:  # noqa: C901, PLR0915 - a script, kept in one piece so that
     client.on_connect = on_connect
     client.on_subscribe = on_subscribe
     client.on_message = on_message
-    client.connect("localhost", int(port), keepalive=300)
+    client.connect("localhost", int(port), keepalive=int(keep_alive))
     client.loop_forever()
 
 
