@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from thingjobs import boot, status
 from thingjobs.beginning import Beginning
+from thingjobs.cloud_desk import Answered, Desk
 from thingjobs.errors import StateBusyError, StateError
-from thingjobs.jobs import Connected
+from thingjobs.jobs import Connected, Disconnected
 from thingjobs.keeper import Keeper
 from thingjobs.machine import State, Stopping, step
 from thingjobs.machine.effects import (
@@ -44,6 +45,7 @@ from thingjobs.machine.events import (
 )
 from thingjobs.model import Phase
 from thingjobs.policy import backoff
+from thingjobs.runner.events import Wanted
 from thingjobs.starter import Starter
 from thingjobs.troubles import Postponed, Troubles
 
@@ -82,6 +84,7 @@ class Parts:
     """What the loop works with.
 
     Attributes:
+        desk: gives credentials to handlers that ask.
         boot: the id of this boot.
         reboot: the program that reboots the machine, and its arguments.
         nonce: random, fresh for each start of the agent.
@@ -95,6 +98,7 @@ class Parts:
     judge: DocumentJudge
     handlers: Registry
     gates: Gates
+    desk: Desk
     boot: str
     reboot: Sequence[str]
     nonce: str
@@ -127,6 +131,8 @@ class Daemon:
         self._finished: deque[Record] = deque(maxlen=MAX_SHOWN_FINISHED)
         self._stop_at: float | None = None
         self._troubles = Troubles()
+        #: Why the last connection ended or was not made.
+        self._lost = ""
         self._postponed = Postponed()
         self._beginning = Beginning(parts.journal, parts.runner, parts.handlers)
         self._take_up_at: float | None = None
@@ -152,6 +158,7 @@ class Daemon:
         started()
         with contextlib.ExitStack() as end:  # One that fails to end keeps no other from it.
             end.callback(self._parts.runner.let_go)
+            end.callback(self._parts.desk.stop)
             end.callback(self._parts.gates.stop)
             end.callback(self._parts.transport.stop)
             while not self._over():
@@ -168,10 +175,15 @@ class Daemon:
         if isinstance(event, Asked):
             event.answer(self.status())
             return
+        if isinstance(event, (Wanted, Answered)):
+            self._parts.desk.take(event, self.state.jobs, self._parts.runner.answer)
+            return
         if isinstance(event, Stop):
             self._stop_at = boot.clock() + STOP_SECONDS
         if isinstance(event, Connected):
             log.info("connected")
+        elif isinstance(event, Disconnected):
+            self._lost = event.reason
         self._step(event)
 
     def _fire_timers(self) -> None:
@@ -361,7 +373,8 @@ class Daemon:
 
     def status(self) -> Json:
         """Return what the agent is doing."""
-        found = status.of_agent(self.state, self._finished, thing=self._parts.thing, clock=boot.clock())
+        clock = boot.clock()
+        found = status.of_agent(self.state, self._finished, thing=self._parts.thing, clock=clock, lost=self._lost)
         lines = self._troubles.lines()
         return {**found, "trouble": lines} if lines else found
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any, ClassVar, Final, Protocol
 
+    from thingjobs.cloud.session import Cloud
     from thingjobs.exits import Exit as Exit  # noqa: PLC0414 - public here
 else:
     Protocol = object
@@ -157,13 +158,16 @@ class Handler:
         stall: seconds without an event, output or downloaded byte after which a verb counts as stuck; None: never.
         cancel_apply: a cancelled job may stop `apply`; otherwise it ends on its own and is rolled back.
         apply_rerun: an `apply` that a power cut interrupted may simply run again.
+        elsewhere: what `apply` changes is not on this device, so `apply` cannot be what brings it down: where an
+            interrupted one may run again, it may do so any number of times, and not only three.
         observe: nothing on the device is changed: such a job may overtake those that wait, and run beside one.
         max_defer: seconds that `check` and the local gates may put a job off before it fails; None: for ever.
         daemons: "end": what a verb leaves running is ended with it; "keep": it stays.
         resumes_across_versions: a later version of this class may go on with an execution that an earlier one began.
         limits: what one verb may use, where the device can hold it to that: "memory" in bytes or as "64M",
             "processes" as a number, "cpu" as processors' worth of time (0.5 is half of one).
-        needs: what the agent must provide beyond the contract: "cloud" for short-lived credentials.
+        needs: what the agent must provide beyond the contract: "cloud" for short-lived AWS credentials, which the
+            operator must allow ([cloud] handlers).
         user: the account to run as; local policy decides.
         params_schema: JSON Schema (draft-07) of params, for a class that takes them as a dict.
     """
@@ -173,6 +177,7 @@ class Handler:
     timeouts: "ClassVar[Mapping[str, float]]" = {}  # noqa: RUF012 - read only
     stall: float | None = None
     cancel_apply: bool = False
+    elsewhere: bool = False
     apply_rerun: bool = False
     observe: bool = False
     max_defer: float | None = None
@@ -216,6 +221,18 @@ class Context(Protocol):
     @property
     def cancelled(self) -> bool:
         """Whether the agent asked this verb to stop (SIGTERM); it is killed 30 seconds later."""
+
+    @property
+    def cloud(self) -> "Cloud":
+        """The way to S3 Batch Operations and AWS Batch, with credentials that the agent gives and renews.
+
+        A call that fails raises `thingjobs.cloud.errors.CloudError`; its message says what to do, and a verb that lets
+        it through fails with that message. In a dry run calls are printed, and raise
+        `thingjobs.cloud.session.Rehearsed`; a verb that lets that through is done.
+
+        Raises:
+            CloudError: the handler does not declare that it needs "cloud".
+        """
 
     def progress(self, percent: float | None = None, message: str = "") -> None:
         """Report how far the verb is, 0..100, and a few words; the agent decides how often the cloud hears it."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from thingjobs.documents import AWS_STEPS, Asked, route
 from thingjobs.errors import DocumentError, HandlerError
-from thingjobs.manifest import lacking
+from thingjobs.manifest import forbidden_cloud, lacking
 from thingjobs.model import Code, Plan, Result, Status
 from thingjobs.redact import redacted
 from thingjobs.registry import DECLARED, Registry, program_problem
@@ -174,6 +174,11 @@ def _forbidden(config: Config, handler: Handler, user: str, uid: int) -> str:
     return ""
 
 
+def without_cloud(config: Config, handler: Handler) -> str:
+    """Return that a handler needs AWS credentials and the operator gives it none, a sentence; "" if it is not so."""
+    return forbidden_cloud(handler.name, handler.needs, config.cloud.handlers)
+
+
 def registry_for(config: Config, state: Path | None = None, *, read_only: bool = False) -> Registry:
     """Return the handlers of this device.
 
@@ -223,6 +228,8 @@ class Judge:
             raise DocumentError(Code.HANDLER_VERSION, reason)
         if lacks := lacking(handler.needs):
             raise HandlerError(Code.HANDLER_BROKEN, f"handler {handler.name} {lacks}")
+        if reason := without_cloud(self._config, handler):
+            raise DocumentError(Code.HANDLER_FORBIDDEN, reason)
         return handler
 
     def _steady_plan(self, asked: Asked) -> Plan:

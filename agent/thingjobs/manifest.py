@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from thingjobs import schema
@@ -17,7 +18,7 @@ from thingjobs.model import Limits, Resources, Verb
 from thingjobs.schema.text import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from thingjobs.model import Json
 
@@ -62,6 +63,7 @@ class Manifest:
         params: the JSON Schema of its parameters; None: any will do.
         user: the account that it wants to run as, which the local policy decides on; "": none in particular.
         max_defer: seconds that a claim may be put off; None: for ever.
+        elsewhere: what `apply` changes is not on this device.
         keeps_daemons: what a verb leaves running is meant to stay.
         needs: what the agent must provide beyond the contract, such as "cloud".
     """
@@ -76,6 +78,7 @@ class Manifest:
     limits: Limits = field(default_factory=Limits)
     apply_rerun: bool = False
     cancel_apply: bool = False
+    elsewhere: bool = False
     observe: bool = False
     max_defer: float | None = None
     keeps_daemons: bool = False
@@ -85,13 +88,26 @@ class Manifest:
 
 
 #: What handlers may need beyond the contract, and this release provides.
-PROVIDED: frozenset[str] = frozenset()
+PROVIDED: frozenset[str] = frozenset({"cloud"})
 
 
 def lacking(needs: frozenset[str]) -> str:
     """Return that a handler needs what this agent cannot give, the end of a sentence; "" if it has all."""
     names = sorted(needs - PROVIDED)
     return f"needs {', '.join(names)}, which this release of the agent has not got" if names else ""
+
+
+def forbidden_cloud(name: str, needs: frozenset[str], allowed: Sequence[str]) -> str:
+    """Return that the operator gives a handler no AWS credentials, a sentence; "" if it may have them or needs none.
+
+    Args:
+        name: of the handler.
+        needs: what it needs.
+        allowed: patterns of the handlers that may have credentials.
+    """
+    if "cloud" not in needs or any(fnmatchcase(name, pattern) for pattern in allowed):
+        return ""
+    return f"handler {name} needs AWS credentials, and is not listed in [cloud] handlers on this device"
 
 
 class ManifestError(ValueError):
@@ -350,6 +366,7 @@ _KEYS: dict[str, Callable[[Any], Json]] = {
     "stall": _seconds("stall"),
     "cancel_apply": _flag("cancel_apply"),
     "apply_rerun": _flag("apply_rerun"),
+    "elsewhere": _flag("elsewhere"),
     "observe": _flag("observe"),
     "max_defer": _seconds("max_defer"),
     "daemons": _daemons,

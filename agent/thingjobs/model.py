@@ -106,6 +106,19 @@ class Code(StrEnum):
     FETCH_DIGEST = "fetch.digest"
     FETCH_FAILED = "fetch.failed"
     FETCH_SPACE = "fetch.space"
+    CLOUD_FORBIDDEN = "cloud.forbidden"
+    CLOUD_CONFIG = "cloud.config"
+    CLOUD_CREDENTIALS = "cloud.credentials"
+    CLOUD_DENIED = "cloud.denied"
+    CLOUD_UNKNOWN = "cloud.unknown"
+    CLOUD_REFUSED = "cloud.refused"
+    CLOUD_UNAVAILABLE = "cloud.unavailable"
+    CLOUD_NOT_READY = "cloud.not-ready"
+    CLOUD_LOST_RACE = "cloud.lost-race"
+    CLOUD_RUNNING = "cloud.running"
+    CLOUD_CANCELLED = "cloud.cancelled"
+    CLOUD_FAILED = "cloud.failed"
+    CLOUD_TASKS_FAILED = "cloud.tasks-failed"
     VERIFY_FAILED = "verify.failed"
     COMMIT_FAILED = "commit.failed"
     REACH_FAILED = "reach.failed"
@@ -233,6 +246,7 @@ class Plan:
         check_only: the document said "mode": "check".
         observe: the handler changes nothing: it may overtake what waits, run beside it, and needs no journal.
         max_defer: seconds that the claim may be put off; None: as long as it takes.
+        elsewhere: what `apply` changes is not on this device.
         keeps_daemons: what a verb leaves running is meant to stay.
         resumes_across_versions: a later version of the handler may go on with what an earlier one began.
         needs: what the agent must provide beyond the contract, such as "cloud".
@@ -248,6 +262,7 @@ class Plan:
     limits: Limits = Limits()
     apply_rerun: bool = False
     cancel_apply: bool = False
+    elsewhere: bool = False
     check_only: bool = False
     observe: bool = False
     max_defer: float | None = None

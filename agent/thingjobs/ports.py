@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Transport(Protocol):
     """A way to reach the Jobs service.
 
-    The contract, tested over every transport by tests/integration/test_transports.py:
+    The contract, tested over every transport by tests/integration/connection/contract:
 
     - `start` returns at once; what happens comes through `put`, from any thread, in the order it happened.
     - `Connected` is put only when requests can be answered and notifications arrive (subscriptions acknowledged),

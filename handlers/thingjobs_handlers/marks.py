@@ -42,7 +42,7 @@ class Marks:
             Failed: it cannot be written; without it there must be no reboot.
         """
         try:
-            _replace(self._reboot, str(following), durable=True)
+            replace_file(self._reboot, str(following), durable=True)
         except OSError as error:
             raise Failed(
                 f"not rebooting: cannot write {self._reboot}, which tells where to go on: {error.strerror}",
@@ -56,10 +56,15 @@ class Marks:
     def store_done(self, index: int) -> None:
         """Note the last step that ended well or was ignored; not worth a wait for the disk."""
         with suppress(OSError):
-            _replace(self._done, str(index + 1), durable=False)
+            replace_file(self._done, str(index + 1), durable=False)
 
 
-def _replace(path: Path, text: str, *, durable: bool) -> None:
+def replace_file(path: Path, text: str, *, durable: bool) -> None:
+    """Put a text of ASCII into a file, all of it or nothing; `durable`: a power cut leaves it there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     fresh = path.with_name(f"{path.name}.new")
     with fresh.open("w", encoding="ascii") as file:
         file.write(text)

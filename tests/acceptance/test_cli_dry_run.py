@@ -89,6 +89,39 @@ def test_dry_run_tells_what_the_agent_would_make_of_each_answer_of_check(probing
     assert {verb for verb, *_ in calls(probing)} == {"check"}
 
 
+def test_dry_run_shows_the_calls_to_the_cloud_that_would_be_made(local: Local, cli: Cli) -> None:
+    folder = local.handlers / "lamp"
+    folder.mkdir(mode=0o755)
+    manifest = {"contract": 1, "verbs": ["check", "apply"], "exec": "run", "needs": ["cloud"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    body = (
+        "from thingjobs.cloud.session import Rehearsed\n"
+        "class Handler:\n"
+        "    def check(self, ctx, params):\n"
+        "        print('    would not')\n"
+        "        try: ctx.cloud.batch.cancel('job-1', 'no more')\n"
+        "        except Rehearsed: print('would send something')\n"
+        "        ctx.cloud.s3_batch.describe('00e123a4')\n"
+        "    def apply(self, ctx, params): pass\n"
+    )
+    (folder / "team.py").write_text(body)
+    start = f"import sys; sys.path.insert(0, {str(folder)!r}); from thingjobs.child import main"
+    (folder / "run").write_text(f"#!/bin/sh\nexec {cli.python} -I -c \"{start}; sys.exit(main(['team:Handler']))\"\n")
+    (folder / "run").chmod(0o755)
+    more = '[cloud]\nregion = "eu-west-1"\naccount = "123456789012"\nhandlers = ["lamp"]\n'
+    local.config.write_text(local.config.read_text() + more)
+    document = local.job("one", {"handler": "lamp"})
+
+    told, found = cli("dry-run", *local.words, document), cli("dry-run", "--json", *local.words, document)
+
+    assert json.loads(found.out)["calls"] == [
+        'POST https://batch.eu-west-1.amazonaws.com/v1/canceljob {"jobId": "job-1", "reason": "no more"}',
+        "GET https://123456789012.s3-control.eu-west-1.amazonaws.com/v20180820/jobs/00e123a4",
+    ]
+    assert "    would send  POST https://batch.eu-west-1" in told.out
+    assert "    check       the change is needed\n" in told.out
+
+
 def test_dry_run_of_a_document_that_only_asks_says_so(probing: Cli) -> None:
     paths = documents(probing, ["as wanted"], mode="check")
 
@@ -162,7 +195,7 @@ def test_validate_tells_good_from_bad_and_changes_nothing(
         f"✗ {broken}: document.invalid: it is not JSON: expecting ':' delimiter in line 2, column 10",
         (
             f"✗ {unknown}: handler.unknown: there is no handler tuch on this device; "
-            "there are: aws-steps, collect, install-handler, touch"
+            "there are: aws-steps, batch-job, collect, install-handler, s3-batch-job, touch"
         ),
     ]
     assert snapshot(cli.folder) == before

@@ -128,7 +128,7 @@ def test_show_tells_everything_that_a_handler_declares(local: Local, cli: Cli) -
         "timeouts": {"apply": 7200, "check": 90},
         "stall": 60,
         "limits": {"memory": "64M", "processes": 8, "cpu": 0.5},
-        "needs": ["cloud"],
+        "needs": ["cloud", "the-moon"],
         "observe": True,
     }
     program(local, "pump", params=SCHEMA, **more)
@@ -136,7 +136,7 @@ def test_show_tells_everything_that_a_handler_declares(local: Local, cli: Cli) -
     told = cli("handlers", "show", "pump", *local.words)
 
     assert told.code == 1
-    assert told.out.startswith("✗ pump 1.0: sets the level\n    trouble  it needs cloud, which this release")
+    assert told.out.startswith("✗ pump 1.0: sets the level\n    trouble  it needs the-moon, which this release")
     shown = " ".join(told.out.split())
     for part in (
         f"source {local.handlers / 'pump'}",
@@ -144,7 +144,7 @@ def test_show_tells_everything_that_a_handler_declares(local: Local, cli: Cli) -
         "check (90 s), apply (2 h)",
         "stuck after 1 min",
         "64 MiB of memory, 8 processes, 0.5 processors",
-        "cloud",
+        "cloud, the-moon",
         "overtakes",
         'level how much ("low" or "high", required)',
         "seconds integer, at least 1, default 5",
@@ -283,6 +283,14 @@ def test_check_finds_links_out_of_the_folder_and_a_program_that_is_not_there(loc
 
     assert any("passwd is a link" in one for one in found)
     assert any("gone.sh" in one for one in found)
+
+
+def test_a_handler_that_may_not_have_credentials_is_shown_with_the_key_that_lets_it(local: Local, cli: Cli) -> None:
+    program(local, "pump", needs=["cloud"])
+
+    told = cli("handlers", "list", *local.words)
+
+    assert "handler pump needs AWS credentials, and is not listed in [cloud] handlers on this device" in told.out
 
 
 def test_check_holds_a_handler_against_the_policy_of_the_device(local: Local, cli: Cli) -> None:

@@ -42,6 +42,7 @@ class FakeContext:
     attempt: int = 1
     dry_run: bool = False
     deadline: float | None = None
+    cloud: Any = None
 
     @property
     def cancelled(self) -> bool:

@@ -514,6 +514,19 @@ def test_fresh_parameters_have_the_type_of_the_old(team: Team, eventually: Calla
     assert (running.returncode, output, errors) == (0, "Params(slot='b', steps=())\n", "")
 
 
+def test_an_answer_about_the_cloud_brings_no_parameters(team: Team, eventually: Callable[..., Any]) -> None:
+    with team.start(REFRESHING.format("timeout=30"), job={**JOB, "cloud": {"answers": 0}}) as running:
+        eventually(lambda: asked(team))
+        give(team, revision=2, params={"slot": "old"}, cloud={"answers": 1})
+        give(team, revision=3, params={"slot": "old"}, cloud={"answers": 2})
+        with pytest.raises(subprocess.TimeoutExpired):  # It looks twice a second at least.
+            running.wait(1.2)
+        give(team, revision=4, params={"slot": "new"}, cloud={"answers": 2})
+        output, errors = running.communicate(timeout=30)
+
+    assert (running.returncode, output, errors) == (0, "{'slot': 'new'}\n", "")
+
+
 def test_fresh_parameters_that_do_not_come_are_a_failure(team: Team) -> None:
     done = team.run(REFRESHING.format("timeout=0.1"))
 

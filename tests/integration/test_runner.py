@@ -30,6 +30,8 @@ from thingjobs.runner import Runner, Settings, exits, process, watcher
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from thingjobs.runner.events import Wanted
+
 BOOT = boot.boot_id()
 IDENTITY = Identity(JobId("fw-1"), 2, 1_790_000_000)
 PATIENCE_SECONDS = 30
@@ -45,7 +47,7 @@ class Bench:
     """
 
     folder: Path
-    inbox: queue.SimpleQueue[Progressed | Finished] = field(default_factory=queue.SimpleQueue)
+    inbox: queue.SimpleQueue[Progressed | Finished | Wanted] = field(default_factory=queue.SimpleQueue)
     progress: list[tuple[float, Progressed]] = field(default_factory=list)
     runs: int = 0
 
@@ -57,7 +59,7 @@ class Bench:
         """Have a runner with these settings."""
         self.runner = Runner(Settings(self.state, "pump-7", BOOT, **{"environment": ENVIRONMENT, **settings}), self.put)
 
-    def put(self, event: Progressed | Finished) -> None:
+    def put(self, event: Progressed | Finished | Wanted) -> None:
         if isinstance(event, Progressed):
             self.progress.append((time.monotonic(), event))
         self.inbox.put(event)

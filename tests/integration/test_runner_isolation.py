@@ -31,6 +31,8 @@ from thingjobs.runner.cgroup import Cell, Tree
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from thingjobs.runner.events import Wanted
+
 BOOT = boot.boot_id()
 IDENTITY = Identity(JobId("fw-1"), 1, 1_790_000_000)
 PATIENCE_SECONDS = 30
@@ -42,7 +44,7 @@ class Bench:
     """A runner, and handlers that are shell scripts."""
 
     folder: Path
-    inbox: queue.SimpleQueue[Progressed | Finished] = field(default_factory=queue.SimpleQueue)
+    inbox: queue.SimpleQueue[Progressed | Finished | Wanted] = field(default_factory=queue.SimpleQueue)
     runs: int = 0
 
     def __post_init__(self) -> None:

@@ -164,7 +164,7 @@ def test_what_makes_no_sense_together_is_told_with_what_to_write_instead(
 def test_a_token_without_its_library_is_told_with_an_example() -> None:
     (said,) = problems({"transport": "awsiot", "pkcs11": {"pin_file": "/p"}})
     assert said == (
-        f"connection.pkcs11.module is missing (in {FILE}): write module = "
+        f"connection.pkcs11.module is missing (in {FILE}); write module = "
         '"/usr/lib/pkcs11/libtpm2_pkcs11.so" in the section [connection.pkcs11]'
     )
 
@@ -214,6 +214,16 @@ def test_a_role_alias_needs_a_certificate_and_a_key_in_files() -> None:
         assert said.startswith(f'cloud.role_alias = "device" (in {FILE}): it gives credentials to a certificate and ')
 
 
+def test_a_role_alias_needs_a_key_without_a_password() -> None:
+    (said,) = problems({"endpoint": AWS, "private_key_password_file": "/p"}, cloud=ALIAS)
+    assert said.startswith(f'connection.private_key_password_file = "/p" (in {FILE}): the credentials of a role alias')
+
+
+def test_the_name_of_an_authorizer_has_no_letters_but_those_of_ascii() -> None:
+    (said,) = problems({"endpoint": AWS, "transport": "awsiot", "authorizer": {"name": "übung"}})
+    assert "must be the name of a custom authorizer, 1 to 128 of a-z A-Z 0-9" in said
+
+
 def test_a_certificate_that_is_shown_to_nobody_is_told() -> None:
     for section in ({"websocket": True}, {"transport": "awsiot", "authorizer": {}}):
         (said,) = problems({"endpoint": AWS, "certificate": "/c", "private_key": "/k", **section})
@@ -239,7 +249,10 @@ def test_the_region_is_that_to_sign_for_the_one_written_or_that_of_the_endpoint(
         ("abc.ats.iot.cn-north-1.amazonaws.com.cn", "cn-north-1"),
         ("vpce-1-abc.iot.eu-west-1.vpce.amazonaws.com", "eu-west-1"),
         ("abc-ats.iot.us-isob-east-1.sc2s.sgov.gov", "us-isob-east-1"),
+        ("abc-ats.iot.eu-west-1.api.aws", "eu-west-1"),
         ("iot.example.com", ""),
+        ("broker.iot.my-company-1.example.com", ""),
+        ("abc.iot.eu-west-1.amazonaws.com.example.com", ""),
         ("localhost", ""),
         ("", ""),
     ],

@@ -88,6 +88,7 @@ LISTS: dict[str, tuple[list[object], list[object]]] = {
     ),
     "cloud.allow_s3_jobs": ([[], ["*"]], ["*", [""]]),
     "cloud.allow_batch_jobs": ([[], ["*"]], ["*", [""]]),
+    "cloud.handlers": ([[], ["lamp-*"]], ["*", [""]]),
     "system.reboot": ([["reboot"], ["systemctl", "reboot"], []], ["reboot", [""], ["reboot", 1]]),
     "facts": ([{}, {"site": "north", "a.b": ""}], ["site", ["site"]]),
 }
@@ -229,5 +230,5 @@ def test_the_sample_values_cover_every_setting_that_is_text_or_a_list() -> None:
 
 def test_every_field_of_the_configuration_is_a_setting_unless_it_comes_from_the_environment() -> None:
     in_classes = {f"{section}.{field.name}" for section, made in SECTIONS.items() for field in fields(made)}
-    from_environment = {"cloud.s3_control_url", "cloud.batch_url", "cloud.ca_bundle"}
+    from_environment = {f"cloud.{name}" for name in ("s3_control_url", "batch_url", "ca_bundle", "fips", "dualstack")}
     assert in_classes - from_environment - SECTIONS.keys() == KEYS.keys() - {"facts"}

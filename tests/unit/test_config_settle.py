@@ -50,6 +50,18 @@ def connected(**settings: object) -> dict[str, Any]:
     return {**NEEDED, "connection": {"endpoint": "localhost", **settings}}
 
 
+def test_what_was_probably_meant_by_a_wrong_name_is_not_missing_as_well() -> None:
+    for table in (
+        {"thing": {"name": "pump"}, "connection": {"endpont": "h"}},
+        {"thing": {"nam": "pump"}, "connection": {"endpoint": "h"}},
+        {"thing": {"name": "pump", "endpoint": "h"}, "connection": {}},
+        {"thing": {"name": "pump"}, "endpoint": "h"},
+        {"thing": {"name": "pump"}, "connetion": {"endpoint": "h"}},
+        {"thing": {"name": "pump"}, "connection": {"endpoint": "h", "certificat": "/a", "private_key": "/b"}},
+    ):
+        assert "; did you mean " in problem(table)
+
+
 # --- Defaults and overriding ------------------------------------------------------------------------------
 
 
@@ -191,14 +203,14 @@ def test_two_settings_that_need_each_other_must_both_be_there(
 
 def test_a_missing_name_is_told_with_both_ways_to_give_it() -> None:
     assert problem({"connection": {"endpoint": "h"}}) == (
-        f'thing.name is missing (in {MAIN}): write name = "pump-7" or name_from = "certificate-cn" '
+        f'thing.name is missing (in {MAIN}); write name = "pump-7" or name_from = "certificate-cn" '
         "in the section [thing]"
     )
 
 
 def test_a_missing_endpoint_is_told_with_an_example() -> None:
     assert problem({"thing": {"name": "pump"}}) == (
-        f'connection.endpoint is missing (in {MAIN}): write endpoint = "abc-ats.iot.eu-west-1.amazonaws.com" '
+        f'connection.endpoint is missing (in {MAIN}); write endpoint = "abc-ats.iot.eu-west-1.amazonaws.com" '
         "in the section [connection]"
     )
 
@@ -272,6 +284,11 @@ def test_an_endpoint_for_one_service_wins_over_the_one_for_all() -> None:
 
 def test_the_bundle_of_the_environment_is_taken() -> None:
     assert merge(NEEDED, environment={"AWS_CA_BUNDLE": "/b.pem"}).cloud.ca_bundle == Path("/b.pem")
+
+
+def test_fips_and_dual_stack_endpoints_are_asked_for_as_the_sdks_are() -> None:
+    cloud = merge(NEEDED, environment={"AWS_USE_FIPS_ENDPOINT": "True", "AWS_USE_DUALSTACK_ENDPOINT": "false"}).cloud
+    assert (cloud.fips, cloud.dualstack) == (True, False)
 
 
 def test_a_wrong_variable_is_told_once_and_by_its_name() -> None:
@@ -361,13 +378,13 @@ def test_values_that_are_too_long_to_help_are_cut() -> None:
 
 def test_all_problems_of_all_files_are_told_at_once_in_file_order_and_each_once() -> None:
     said = problems(
-        {"state": {"directory": 1}, "thing": {"nam": "x"}, "jobs": {"only": "*"}},
+        {"state": {"directory": 1}, "thing": {"zzz": "x"}, "jobs": {"only": "*"}},
         {"connection": {"port": 0, "client_id": "x" * 200}, "top": {}},
         environment={"AWS_REGION": "nowhere", "AWS_ENDPOINT_URL": "nowhere"},
     )
     assert [line.partition(" ")[0] for line in said] == [
         "state.directory",
-        "thing.nam",
+        "thing.zzz",
         "jobs.only",
         "connection.port",
         "[top]",

@@ -281,11 +281,26 @@ def test_a_handler_without_a_schema_takes_any_params() -> None:
 
 @pytest.mark.usefixtures("machine")
 def test_a_handler_that_needs_what_this_agent_has_not_is_refused() -> None:
-    refused = judge({"handler": "firmware"}, replace(FIRMWARE, needs=frozenset({"cloud"})))
+    refused = judge({"handler": "firmware"}, replace(FIRMWARE, needs=frozenset({"cloud", "the-moon"})))
 
     assert isinstance(refused, Result)
     assert (refused.status, refused.code) == (Status.REJECTED, Code.HANDLER_BROKEN)
-    assert "firmware needs cloud" in refused.reason
+    assert "firmware needs the-moon, which" in refused.reason
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_handler_gets_the_cloud_only_if_it_comes_with_the_agent_or_the_operator_lists_it() -> None:
+    needs = frozenset({"cloud"})
+    refused = judge({"handler": "firmware"}, replace(FIRMWARE, needs=needs))
+    built_in = judge({"handler": "batch-job"}, replace(FIRMWARE, name="batch-job", needs=needs))
+
+    assert isinstance(refused, Result)
+    assert (refused.status, refused.code) == (Status.REJECTED, Code.HANDLER_FORBIDDEN)
+    assert refused.reason == (
+        "handler firmware needs AWS credentials, and is not listed in [cloud] handlers on this device"
+    )
+    assert isinstance(built_in, Plan)
+    assert built_in.needs == needs
 
 
 @pytest.mark.usefixtures("machine")

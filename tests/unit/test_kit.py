@@ -16,6 +16,7 @@ import pytest
 
 from thingjobs.handler import REBOOT, Context, Failed, Outcome, Reject, Retry
 from thingjobs.testing import (
+    CloudAccess,
     ControlPlaneError,
     NeverHappenedError,
     cancel,
@@ -606,12 +607,74 @@ def test_a_verb_that_is_not_there_cannot_be_called(thingjobs: Kit) -> None:
 
 def test_a_handler_that_needs_what_this_release_has_not_got_is_refused_as_on_a_device(thingjobs: Kit) -> None:
     class Clouded(Greet):
-        needs = ("cloud",)
+        needs = ("the-moon",)
 
     job = thingjobs.run(Clouded, {"name": "pump-7"})
 
     assert (job.status, job.code, job.verbs) == ("REJECTED", "handler.broken", [])
-    assert "needs cloud" in job.reason
+    assert "needs the-moon" in job.reason
+
+
+# --- the cloud ----------------------------------------------------------------------------------------------------
+
+
+class Keys:
+    """Tells which credentials it has."""
+
+    needs = ("cloud",)
+
+    def check(self, ctx: Context, params: Params) -> None:
+        if ctx.dry_run:
+            ctx.cloud.batch.describe("job-1")
+
+    def apply(self, ctx: Context, params: Params) -> None:
+        first, second = ctx.cloud.credentials(), ctx.cloud.credentials()
+        ctx.details(key=first.access_key_id, same=str(first == second), where=ctx.cloud.region)
+        ctx.details(s3=str(ctx.cloud.may_touch_s3("a")), batch=str(ctx.cloud.may_touch_batch("a")))
+        ctx.details(revision=str(ctx.refresh().get("revision")))
+
+
+def test_a_handler_that_needs_the_cloud_gets_what_the_test_gives(thingjobs: Kit) -> None:
+    access = CloudAccess("http://127.0.0.1:9", access_key_id="ASIA1", region="eu-west-3", allow_batch_jobs=["b"])
+
+    job = thingjobs.run(Keys, {"revision": 1}, refreshed={"revision": 2}, cloud=access)
+
+    assert job.status == "SUCCEEDED"
+    assert job.details == {
+        "key": "ASIA1", "same": "True", "where": "eu-west-3", "s3": "True", "batch": "False", "revision": "2"
+    }  # fmt: skip
+
+
+def test_without_a_cloud_of_the_test_there_is_none(thingjobs: Kit) -> None:
+    job = thingjobs.run(Keys)
+
+    assert (job.status, job.calls[-1].code) == ("FAILED", "cloud.credentials")
+    assert job.reason.startswith("this test gives no cloud: pass cloud=CloudAccess(URL)")
+
+
+def test_a_single_call_has_a_cloud_too(thingjobs: Kit) -> None:
+    call = thingjobs.call(Keys, "apply", cloud=CloudAccess(problem="cannot get credentials: it is dark"))
+
+    assert (call.code, call.reason) == ("cloud.credentials", "cannot get credentials: it is dark")
+    assert "Traceback" not in call.log
+
+
+def test_a_handler_that_lets_a_rehearsed_call_through_is_done_in_a_dry_run(thingjobs: Kit) -> None:
+    call = thingjobs.call(Keys, "check", dry_run=True, cloud=CloudAccess("http://127.0.0.1:9"))
+
+    assert call.succeeded
+    assert call.log == 'would send: POST http://127.0.0.1:9/v1/describejobs\n    {"jobs": ["job-1"]}\n'
+
+
+def test_a_handler_without_the_need_is_told_to_declare_it(thingjobs: Kit) -> None:
+    class Needless:
+        def apply(self, ctx: Context, params: Params) -> None:
+            ctx.cloud.credentials()
+
+    job = thingjobs.run(Needless, cloud=CloudAccess())
+
+    assert (job.status, job.calls[-1].code) == ("FAILED", "cloud.config")
+    assert 'declare needs = ("cloud",)' in job.reason
 
 
 # --- the handler's surroundings -----------------------------------------------------------------------------------

@@ -832,6 +832,27 @@ def test_a_verb_that_does_not_survive_three_agents_is_given_up() -> None:
     assert driver.job.record.result.code is Code.INTERRUPTED
 
 
+@pytest.mark.parametrize("verb", [Verb.APPLY, Verb.CHECK])
+def test_an_apply_that_works_elsewhere_may_be_interrupted_any_number_of_times(verb: Verb) -> None:
+    driver = Driver()
+    plan = replace(PLAN, apply_rerun=True, elsewhere=True, verbs=PLAN.verbs | {Verb.CHECK})
+
+    driver.give(Resumed(record_of(Phase.APPLYING, plan=plan, verb=verb, deaths=20), Evidence.LOST))
+
+    assert [run.verb for run in driver.did(Run)] == [Verb.CHECK]
+
+
+@pytest.mark.parametrize("verb", [Verb.VERIFY, Verb.COMMIT, Verb.ROLLBACK])
+def test_its_other_verbs_may_not(verb: Verb) -> None:
+    driver = Driver()
+    phase = {Verb.VERIFY: Phase.VERIFYING, Verb.COMMIT: Phase.COMMITTING, Verb.ROLLBACK: Phase.ROLLING_BACK}[verb]
+    plan = replace(EVERYTHING, apply_rerun=True, elsewhere=True)
+
+    driver.give(Resumed(record_of(phase, plan=plan, verb=verb, deaths=2), Evidence.LOST))
+
+    assert verb not in [run.verb for run in driver.did(Run)]
+
+
 @pytest.mark.parametrize("code", [0, 195])
 def test_a_success_of_apply_from_before_a_power_cut_is_an_interrupted_apply(code: int) -> None:
     driver = Driver()

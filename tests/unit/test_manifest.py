@@ -30,6 +30,7 @@ WHOLE: dict[str, Any] = {
     "observe": True,
     "max_defer": 3600,
     "daemons": "keep",
+    "elsewhere": True,
     "resumes_across_versions": True,
     "limits": {"memory": "64M", "processes": 32, "cpu": 0.5},
     "needs": ["cloud"],
@@ -112,7 +113,7 @@ def test_the_published_schema_tells_the_defaults_of_the_contract(published: Any)
 
     assert Limits(**timeouts, stall=properties["stall"]["default"]) == Limits()
     assert properties["daemons"]["default"] == "end"
-    for key in ("cancel_apply", "apply_rerun", "observe", "resumes_across_versions"):
+    for key in ("cancel_apply", "apply_rerun", "elsewhere", "observe", "resumes_across_versions"):
         assert properties[key]["default"] is getattr(Manifest(), key)
 
 
@@ -131,6 +132,7 @@ def test_a_whole_manifest_becomes_a_value() -> None:
         observe=True,
         max_defer=3600,
         keeps_daemons=True,
+        elsewhere=True,
         resumes_across_versions=True,
         resources=Resources(64 << 20, 32, 0.5),
         needs=frozenset({"cloud"}),

@@ -48,6 +48,7 @@ PLANS = st.builds(
     user=st.none() | TEXTS,
     limits=st.builds(Limits, *[SECONDS] * 7, st.none() | SECONDS),
     apply_rerun=st.booleans(),
+    elsewhere=st.booleans(),
     cancel_apply=st.booleans(),
     check_only=st.booleans(),
 )

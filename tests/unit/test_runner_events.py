@@ -15,7 +15,7 @@ from thingjobs.runner.exits import signal_name
 from thingjobs.runner.joblog import TAIL_BYTES, Tail
 from thingjobs.runner.pace import Pace
 
-NAMES = ("progress", "message", "details", "reason", "code", "reject", "after", "refresh", "unheard-of")
+NAMES = ("progress", "message", "details", "reason", "code", "reject", "after", "refresh", "refused", "unheard-of")
 VALUES = st.recursive(
     st.one_of(
         st.none(),
@@ -229,6 +229,25 @@ def test_only_what_can_be_asked_for_is_asked_for(asked: object, refresh: bool, b
     assert (heard.refresh, heard.broken, heard.message) == (refresh, broken, "expired")
 
 
+@pytest.mark.parametrize(
+    ("refused", "told"), [("ASIA1", "ASIA1"), (None, ""), (7, ""), (["ASIA1"], ""), ("A" * 4096, "A" * 128)]
+)
+def test_credentials_are_asked_for_with_the_key_that_is_refused(refused: object, told: str) -> None:
+    heard = said({"refresh": "cloud", "refused": refused}, {"message": "m"})
+
+    assert (heard.cloud, heard.refresh, heard.broken) == (told, False, 0)
+
+
+def test_a_key_alone_asks_for_nothing() -> None:
+    assert said({"refused": "ASIA1"}, {"refresh": "params", "refused": "ASIA1"}).cloud is None
+
+
+def test_parameters_and_credentials_are_two_questions() -> None:
+    heard = said({"refresh": "cloud"}, {"refresh": "params"})
+
+    assert (heard.cloud, heard.refresh) == ("", True)
+
+
 def test_having_asked_is_not_taken_back_by_other_words() -> None:
     assert said({"refresh": "params"}, {"refresh": "cloud"}, {"message": "m"}).refresh
 
@@ -249,7 +268,8 @@ def test_what_is_kept_for_the_next_agent_says_all_that_the_result_needs(events: 
 
 
 def test_news_alone_is_not_kept() -> None:
-    assert kept(said({"progress": 40, "message": "m", "refresh": "params"})) == b""
+    wishes = ({"refresh": "params"}, {"refresh": "cloud", "refused": "ASIA1"})
+    assert kept(said({"progress": 40, "message": "m"}, *wishes)) == b""
 
 
 # --- taking no more than a share ------------------------------------------------------------------------------------

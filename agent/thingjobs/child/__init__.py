@@ -15,7 +15,7 @@ import os
 import sys
 
 from thingjobs.child.context import JobContext, read_job
-from thingjobs.handler import HandlerSignal, Outcome, Reject, Retry
+from thingjobs.handler import Failed, HandlerSignal, Outcome, Reject, Retry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,8 +114,22 @@ def run(handler: type, context: JobContext, params: dict[str, Any]) -> int:
     except HandlerSignal as said:
         return _said(context, said)
     except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:  # noqa: BLE001 - a bug in a handler
+        if (end := _of_cloud(error)) is not None:
+            return _said(context, end) if isinstance(end, HandlerSignal) else end.value
         return _failed(context, error, _bug(context.verb, error), "handler.failed")
     return _exit_of(context, outcome)
+
+
+def _of_cloud(error: BaseException) -> HandlerSignal | Outcome | None:
+    """Return what a call to the cloud that a method let through means; None: it was none."""
+    session = sys.modules.get("thingjobs.cloud.session")
+    if session is None or not isinstance(error, session.CloudError):
+        return None
+    if isinstance(error, session.Rehearsed):
+        return Outcome.DONE
+    from thingjobs.cloud.outcomes import why  # noqa: PLC0415 - seldom wanted
+
+    return Failed(str(error), code=why(error))
 
 
 def _said(context: JobContext, said: HandlerSignal) -> int:

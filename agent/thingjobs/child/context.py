@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from thingjobs.cloud.session import Cloud
+
 
 def read_job(folder: str) -> dict[str, Any]:
     """Return what job.json in `folder` says.
@@ -80,6 +82,7 @@ class JobContext:
         self._events = events
         self._writing = RLock()
         self._cancelled = False
+        self._cloud: Cloud | None = None
 
     def listen(self) -> None:
         """Take SIGTERM as the agent's word to stop."""
@@ -102,6 +105,19 @@ class JobContext:
     def cancelled(self) -> bool:
         """Whether the agent asked this verb to stop."""
         return self._cancelled
+
+    @property
+    def cloud(self) -> Cloud:
+        """The way to the cloud.
+
+        Raises:
+            CloudError: the handler did not say that it needs it.
+        """
+        if self._cloud is None:
+            from thingjobs.child.wishes import cloud  # noqa: PLC0415
+
+            self._cloud = cloud(self, self._folder)
+        return self._cloud
 
     def progress(self, percent: float | None = None, message: str = "") -> None:
         """Report how far the verb is, 0..100, and a few words."""

@@ -1,9 +1,10 @@
-"""What a handler asks of the agent while it runs: its parameters anew, and files by the local policy."""
+"""What a handler asks of the agent while it runs: parameters, credentials, files by the local policy."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from thingjobs.child.context import read_job
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from thingjobs.child.context import JobContext
+    from thingjobs.cloud.session import Cloud
 
     Json = dict[str, Any]
     Place = tuple[str | int, ...]
@@ -26,6 +28,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 REPORT_EVERY = 0.5
 #: For the agent to get a document anew while it is connected, in seconds.
 REFRESH_SECONDS = 60.0
+#: For the agent to ask AWS, which may take it a minute and a half where nothing answers; and until it is asked again.
+CLOUD_SECONDS, REPEAT_SECONDS = 120.0, 3.0
 #: For a line that is down, in seconds; a verb that ends sooner waits less, and keeps some to say why it failed.
 PATIENCE, TO_SPARE = 1800.0, 30.0
 MIB = 1024 * 1024
@@ -39,30 +43,130 @@ def refresh(context: JobContext, folder: str, timeout: float) -> Any:
         Reject: what came does not fit the type.
     """
     known = _revision(context.job)
-    context.emit({"refresh": "params"})
-    end, pause = time.monotonic() + timeout, FIRST_PAUSE
-    while (job := _newer(folder, known)) is None:
-        if context.cancelled:
-            raise Failed("it was stopped while it waited for fresh parameters", code="cancelled")
-        left = end - time.monotonic()
-        if left <= 0:
-            raise Failed(f"the agent gave no fresh parameters within {timeout:g} s")
-        time.sleep(min(pause, left))
-        pause = min(pause * 1.5, LONGEST_PAUSE)
+    job = _awaited(_Wish(context, folder, {"refresh": "params"}, _revision, known, "fresh parameters"), timeout)
+    if job is None:
+        raise Failed(f"the agent gave no fresh parameters within {timeout:g} s")
     context.job = job
     return context.parse(job["params"])
 
 
 def _revision(job: Json) -> int:
-    return int(job.get("revision", 1))
+    """Return how often parameters came; answers about the cloud make a revision, too."""
+    return int(job.get("revision", 1)) - _answers(job)
 
 
-def _newer(folder: str, known: int) -> Json | None:
+def _answers(job: Json) -> int:
+    """Return how often credentials came, or the sentence why not."""
+    return int((job.get("cloud") or {}).get("answers", 0))
+
+
+# --- the cloud ----------------------------------------------------------------------------------------------------
+
+
+def cloud(context: JobContext, folder: str) -> Cloud:
+    """Return the way to the cloud.
+
+    Raises:
+        CloudError: the handler did not say that it needs it.
+    """
+    from thingjobs.cloud.session import Cloud  # noqa: PLC0415 - few handlers want it
+
+    ask = partial(ask_for_cloud, context, folder)
+    return Cloud(_told(context), ask, dry_run=context.dry_run, say=context.log)
+
+
+def _told(context: JobContext) -> Json:
+    from thingjobs.cloud.errors import unusable  # noqa: PLC0415
+
+    told = context.job.get("cloud")
+    if isinstance(told, dict):
+        return told
+    todo = 'declare needs = ("cloud",), in manifest.json "needs": ["cloud"]'
+    raise unusable("reach the cloud", f"this handler does not say that it needs it; {todo}")
+
+
+def ask_for_cloud(context: JobContext, folder: str, refused: str = "", timeout: float = CLOUD_SECONDS) -> Json:
+    """Ask the agent for credentials, and return `cloud` of job.json when it has the answer.
+
+    The question is repeated: an agent that is started anew has read the first one, and forgotten it.
+
+    Args:
+        context: of the verb that runs.
+        folder: where its job.json is.
+        refused: the id of the access key that a service does not take any more; "": none.
+        timeout: seconds; the agent says at once why it has none, so this is about an agent that is gone.
+
+    Raises:
+        Failed: the agent asked this verb to stop.
+        CloudError: there is no answer, or the handler did not say that it needs the cloud.
+    """
+    _told(context)
+    # Others may have asked meanwhile, a program of the handler for one: their answer may be old.
+    known = _answers(_read(folder) or context.job)
+    event: dict[str, object] = {"refresh": "cloud", **({"refused": refused} if refused else {})}
+    job = _awaited(_Wish(context, folder, event, _answers, known, "credentials", REPEAT_SECONDS), timeout)
+    if job is None:
+        from thingjobs.cloud.errors import CloudError, Fate, Trouble  # noqa: PLC0415
+
+        why = f"cannot get credentials: the agent gave none within {timeout:g} s; does it run, and what does it log?"
+        raise CloudError(why, Trouble.CREDENTIALS, Fate.NOT_SENT)
+    # The params stay: whoever wants fresh ones asks for them.
+    context.job = {**context.job, "cloud": job["cloud"], "revision": job["revision"]}
+    found: Json = job["cloud"]
+    return found
+
+
+# --- asking -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What is asked of the agent, and how the answer is known: something is counted in job.json.
+
+    Attributes:
+        count: what is counted.
+        known: its number before the answer.
+        what: is waited for, for people.
+        again: after so many seconds it is asked once more.
+    """
+
+    context: JobContext
+    folder: str
+    event: dict[str, object]
+    count: Callable[[Json], int]
+    known: int
+    what: str
+    again: float = float("inf")
+
+
+def _awaited(wish: _Wish, timeout: float) -> Json | None:
+    """Return the job.json that has the answer; None: it did not come in time.
+
+    Raises:
+        Failed: the agent asked this verb to stop.
+    """
+    wish.context.emit(wish.event)
+    now = time.monotonic()
+    end, repeat_at, pause = now + timeout, now + wish.again, FIRST_PAUSE
+    while (job := _read(wish.folder)) is None or wish.count(job) <= wish.known:
+        if wish.context.cancelled:
+            raise Failed(f"it was stopped while it waited for {wish.what}", code="cancelled")
+        now = time.monotonic()
+        if now >= end:
+            return None
+        if now >= repeat_at:
+            wish.context.emit(wish.event)
+            repeat_at = now + wish.again
+        time.sleep(min(pause, end - now))
+        pause = min(pause * 1.5, LONGEST_PAUSE)
+    return job
+
+
+def _read(folder: str) -> Json | None:
     try:
-        job = read_job(folder)
+        return read_job(folder)
     except (OSError, ValueError):
         return None  # The agent will replace it.
-    return job if _revision(job) > known else None
 
 
 def download(

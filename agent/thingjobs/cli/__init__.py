@@ -42,6 +42,7 @@ COMMANDS = {
     "check": "check",
     "policy": "policy",
     "handlers": "handlers",
+    "cloud": "cloud",
     "job": "job",
 }
 

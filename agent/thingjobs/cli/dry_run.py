@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from thingjobs import boot
 from thingjobs.cli import FAILED, USAGE, documents, options
 from thingjobs.cli.paint import Paint
+from thingjobs.cloud.session import BODY, WOULD_SEND
 from thingjobs.documents import AWS_STEPS
 from thingjobs.errors import StateError
 from thingjobs.handler import Exit
@@ -28,12 +29,14 @@ from thingjobs.model import Code, Identity, JobId, Phase, Plan, Record, Result, 
 from thingjobs.redact import redacted_json
 from thingjobs.registry import quiet
 from thingjobs.runner import Runner
+from thingjobs.runner.given import CLOUD
 
 if TYPE_CHECKING:
     import argparse
 
     from thingjobs.config import Config
     from thingjobs.machine.events import Progressed
+    from thingjobs.runner.events import Wanted
 
 ORDER = (Verb.CHECK, Verb.PREPARE, Verb.APPLY, Verb.VERIFY, Verb.COMMIT)
 
@@ -79,7 +82,7 @@ def foresee(config: Config, found: Plan | Result) -> dict[str, Any]:
         **_of_params(found),
     }
     if Verb.CHECK in found.verbs:
-        shown.update(_of_check(_check(config, found)))
+        shown.update(_of_check(*_check(config, found)))
     return _of_check_only(shown) if found.check_only else shown
 
 
@@ -99,9 +102,9 @@ def _of_params(plan: Plan) -> dict[str, Any]:
 # --- check --------------------------------------------------------------------------------------------------------
 
 
-def _check(config: Config, plan: Plan) -> Ending:
-    """Run `check` with dryRun in a folder of its own that is removed afterwards."""
-    events: queue.SimpleQueue[Progressed | Finished] = queue.SimpleQueue()
+def _check(config: Config, plan: Plan) -> tuple[Ending, list[str]]:
+    """Run `check` with dryRun in a folder of its own that is removed afterwards; return the calls to the cloud, too."""
+    events: queue.SimpleQueue[Progressed | Finished | Wanted] = queue.SimpleQueue()
     identity = Identity(JobId("dry-run"), 1, 0)
     with tempfile.TemporaryDirectory(prefix="thingjobs-dry-run-") as folder:
         Path(folder).chmod(0o711)
@@ -111,14 +114,15 @@ def _check(config: Config, plan: Plan) -> Ending:
         try:
             runner.spawn(Run(record, Verb.CHECK, attempt=1, dry_run=True))
         except StateError as error:
-            return Ending(None, reason=str(error))
+            return Ending(None, reason=str(error)), []
         runner.go(identity)
         try:
-            return _ending(events, time.monotonic() + plan.limits.check)
+            ending = _ending(events, time.monotonic() + plan.limits.check)
+            return ending, _calls(Path(folder) / "jobs" / identity.key / "log") if CLOUD in plan.needs else []
         except queue.Empty:
             runner.kill(identity)
             _ending(events, None)
-            return Ending(None, reason=f"it took longer than {plan.limits.check:g} s")
+            return Ending(None, reason=f"it took longer than {plan.limits.check:g} s"), []
         except KeyboardInterrupt:
             runner.kill(identity)
             raise
@@ -126,18 +130,31 @@ def _check(config: Config, plan: Plan) -> Ending:
             runner.let_go()
 
 
-def _ending(events: queue.SimpleQueue[Progressed | Finished], until: float | None) -> Ending:
+def _calls(log: Path) -> list[str]:
+    """Return the cloud calls that a handler would make: what `thingjobs.cloud.session` printed instead."""
+    calls: list[str] = []
+    inside = False
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []:
+        if line.startswith(WOULD_SEND):
+            calls.append(line.removeprefix(WOULD_SEND))
+        elif inside and line.startswith(BODY):
+            calls[-1] += f" {line.strip()}"
+        inside = line.startswith((WOULD_SEND, BODY)) and bool(calls)
+    return calls
+
+
+def _ending(events: queue.SimpleQueue[Progressed | Finished | Wanted], until: float | None) -> Ending:
     while True:
         event = events.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
         if isinstance(event, Finished):
             return event.ending
 
 
-def _of_check(ending: Ending) -> dict[str, Any]:
+def _of_check(ending: Ending, calls: list[str]) -> dict[str, Any]:
     """Return what the agent would make of the answer of `check`."""
     match ending.code:
         case Exit.DONE:
-            return {"check": "the change is needed"}
+            return {"check": "the change is needed", **({"calls": calls} if calls else {})}
         case Exit.ALREADY:
             done = [Status.IN_PROGRESS, Status.SUCCEEDED]
             return {"would": "nothing", "check": "already as wanted", "verbs": [Verb.CHECK], "updates": done}
@@ -188,6 +205,7 @@ def _print(paint: Paint, name: str, shown: dict[str, Any]) -> None:
         rows.append(("params", json.dumps(shown["params"], ensure_ascii=False)))
     rows.extend(_step_rows(shown.get("steps", [])))
     rows.extend(("downloads", url) for url in shown.get("downloads", []))
+    rows.extend(("would send", call) for call in shown.get("calls", []))
     rows.append(("updates", ", then ".join(str(update) for update in shown["updates"]) or "none, it stays QUEUED"))
     width = max(len(key) for key, _ in rows)
     for key, value in rows:

@@ -11,16 +11,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from thingjobs.child.context import JobContext, read_job
 from thingjobs.cli import FAILED, USAGE, complain, print_help
-from thingjobs.handler import HandlerSignal
+from thingjobs.errors import ThingjobsError
+from thingjobs.handler import Failed, HandlerSignal
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    Json = dict[str, Any]
     Action = Callable[[JobContext, argparse.Namespace], int]
 
 #: The exit status of a verb that is to be called again later (thingjobs.handler.Exit.LATER).
@@ -56,7 +59,13 @@ def _add_reading(actions: Any) -> None:
     fetch.add_argument("--max", type=int, metavar="BYTES", help="that it may have")
 
     refresh = _action(actions, "refresh", "ask the agent for fresh params, and wait for them", _refresh)
-    refresh.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="how long; default 60")
+    refresh.add_argument("--cloud", action="store_true", help="ask for AWS credentials instead")
+    refresh.add_argument("--timeout", type=float, metavar="SECONDS", help="how long; default 60, for --cloud 120")
+
+    cloud = _action(actions, "cloud", "print fresh AWS credentials, and where the services are", _cloud)
+    forms = cloud.add_mutually_exclusive_group()
+    forms.add_argument("--env", action="store_true", help='as export lines for eval "$(…)"; so without an option, too')
+    forms.add_argument("--process", action="store_true", help="as JSON, for credential_process of ~/.aws/config")
 
 
 def _add_reports(actions: Any) -> None:
@@ -149,17 +158,82 @@ def _download(context: JobContext, chosen: argparse.Namespace) -> int:
 
 def _refresh(context: JobContext, chosen: argparse.Namespace) -> int:
     context.listen()
-    return _asked(context, lambda: context.refresh(chosen.timeout))
+    if chosen.cloud:
+        return _asked(context, lambda: _credentials(context, chosen.timeout))
+    return _asked(context, lambda: context.refresh(60.0 if chosen.timeout is None else chosen.timeout))
+
+
+def _cloud(context: JobContext, chosen: argparse.Namespace) -> int:
+    context.listen()
+    return _asked(context, lambda: print((_as_process if chosen.process else _as_exports)(_credentials(context, None))))
+
+
+def _credentials(context: JobContext, timeout: float | None) -> Json:
+    """Return `cloud` of job.json with fresh credentials in it.
+
+    Raises:
+        Failed: the agent asked this verb to stop.
+        CloudError: there are none.
+    """
+    from thingjobs.child.wishes import CLOUD_SECONDS, ask_for_cloud  # noqa: PLC0415 - most of this needs no cloud
+    from thingjobs.cloud.session import issued_of  # noqa: PLC0415
+
+    if context.dry_run:
+        raise Failed("a dry run has no AWS credentials: look at dryRun before you ask for them")
+    seconds = CLOUD_SECONDS if timeout is None else timeout
+    told = ask_for_cloud(context, os.environ["JOB_DIR"], timeout=seconds)
+    issued_of(told)
+    return told
+
+
+def _as_exports(told: Json) -> str:
+    """Return lines for a shell. Source: "Environment variables to configure the AWS CLI" in its user guide."""
+    found = told["credentials"]
+    values = {
+        "AWS_ACCESS_KEY_ID": found["accessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": found["secretAccessKey"],
+        "AWS_SESSION_TOKEN": found["sessionToken"],
+        "AWS_CREDENTIAL_EXPIRATION": found["expiration"],
+        "AWS_REGION": told["region"],
+        "AWS_DEFAULT_REGION": told["region"],
+        "AWS_ENDPOINT_URL_S3_CONTROL": told["s3ControlUrl"],
+        "AWS_ENDPOINT_URL_BATCH": told["batchUrl"],
+        "AWS_USE_FIPS_ENDPOINT": "true" * bool(told.get("fips")),
+        "AWS_USE_DUALSTACK_ENDPOINT": "true" * bool(told.get("dualstack")),
+        "AWS_CA_BUNDLE": told["caBundle"],
+        "HTTPS_PROXY": told["proxy"],
+    }
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in values.items() if value)
+
+
+def _as_process(told: Json) -> str:
+    """Return what the AWS CLI and SDKs take from a program. Source: their guide, "Process credential provider"."""
+    found = told["credentials"]
+    values = {
+        "Version": 1,
+        "AccessKeyId": found["accessKeyId"],
+        "SecretAccessKey": found["secretAccessKey"],
+        "SessionToken": found["sessionToken"],
+        "Expiration": found["expiration"],
+    }
+    return json.dumps({name: value for name, value in values.items() if value})
 
 
 def _asked(context: JobContext, ask: Callable[[], object]) -> int:
     try:
         ask()
     except HandlerSignal as said:
-        context.tell({"reason": said.reason, "code": said.code} if said.code else {"reason": said.reason})
-        complain(said.reason)
-        return FAILED
-    return 0
+        reason, code = said.reason, said.code
+    except ThingjobsError as error:
+        from thingjobs.cloud.errors import CloudError  # noqa: PLC0415
+        from thingjobs.cloud.outcomes import why  # noqa: PLC0415
+
+        reason, code = str(error), why(error) if isinstance(error, CloudError) else ""
+    else:
+        return 0
+    context.tell({"reason": reason, "code": code} if code else {"reason": reason})
+    complain(reason)
+    return FAILED
 
 
 # --- speaking -----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thingjobs import config as configuration
+from thingjobs.cloud_desk import told as cloud_told
 from thingjobs.errors import ConfigError
 from thingjobs.runner import INHERITED, Settings
 from thingjobs.runner.given import DEFAULT_PATH, with_own_commands
@@ -50,17 +51,18 @@ def load(chosen: argparse.Namespace) -> Config:
     Raises:
         ConfigError: it cannot be used; all problems at once.
     """
-    if chosen.local is not None:
+    local = getattr(chosen, "local", None)
+    if local is not None:
         try:
-            next(chosen.local.iterdir(), None)
+            next(local.iterdir(), None)
         except OSError as error:
-            problem = f"--local {chosen.local}: {error.strerror}; name a folder that holds job documents (*.json)"
+            problem = f"--local {local}: {error.strerror}; name a folder that holds job documents (*.json)"
             raise ConfigError([problem]) from None
-        return configuration.local(
-            chosen.local.resolve(), [chosen.config] if chosen.config else [], environment=os.environ
-        )
+        return configuration.local(local.resolve(), [chosen.config] if chosen.config else [], environment=os.environ)
     if chosen.config is None and not configuration.default_paths():
-        ways = "write it, name another one with --config, or do without a cloud with --local FOLDER"
+        ways = "write it, or name another one with --config"
+        if hasattr(chosen, "local"):
+            ways = "write it, name another one with --config, or do without a cloud with --local FOLDER"
         raise ConfigError([f"there is no /etc/thingjobs/config.toml; {ways}"])
     return configuration.load([chosen.config] if chosen.config else None, environment=os.environ)
 
@@ -72,15 +74,15 @@ def load_or_local(chosen: argparse.Namespace) -> Config:
         ConfigError: a configuration is there and cannot be used.
     """
     base = (chosen.config,) if chosen.config else configuration.default_paths()
-    if chosen.local is not None:
+    if getattr(chosen, "local", None) is not None:
         return load(chosen)
     try:
         return configuration.load(base, environment=os.environ)
     except ConfigError as error:
         try:
             return configuration.local(Path.cwd(), base, environment=os.environ)
-        except ConfigError:
-            raise error from None
+        except ConfigError as still:
+            raise (error if base else still) from None
 
 
 def handler_environment(config: Config) -> dict[str, str]:
@@ -105,6 +107,8 @@ def runner_settings(config: Config, state: Path, boot_id: str) -> Settings:
         max_kib_s=config.jobs.max_download_kib_s,
         digest_optional=config.handlers.download_without_digest,
         told=_told(config),
+        cloud=cloud_told(config),
+        cloud_handlers=config.cloud.handlers,
         runtime=_runtime_folder(),
     )
 

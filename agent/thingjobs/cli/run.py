@@ -11,10 +11,12 @@ import os
 import queue
 import random
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from thingjobs import __version__, boot, policy
 from thingjobs.cli import USAGE, complain, options, signals
+from thingjobs.cloud_desk import Desk, source_of
 from thingjobs.config import check_files
 from thingjobs.daemon import Daemon, Parts
 from thingjobs.errors import ConfigError
@@ -213,6 +215,7 @@ def _parts(config: Config, transport: Transport, journal: Journal, inbox: queue.
         judge=Judge(config, registry),
         handlers=registry,
         gates=Gates(config.gates, inbox.put),
+        desk=Desk(config.cloud.handlers, partial(source_of, config, os.environ), inbox.put),
         boot=boot_id,
         reboot=config.system.reboot,
         nonce=os.urandom(8).hex(),

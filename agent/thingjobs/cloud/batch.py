@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from thingjobs.cloud.calls import Call
 from thingjobs.cloud.errors import unusable
 from thingjobs.cloud.replies import json_result
+from thingjobs.cloud.words import NO_TEXT, is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -170,6 +171,8 @@ def _ending(operation: str, verb: str, job_id: str, reason: str) -> Call:
     if not 1 <= len(reason) <= _LONGEST_REASON:
         wrong = f"a reason has 1 to {_LONGEST_REASON} characters, not {len(reason)}"
         raise unusable(purpose, wrong)
+    if not is_whole(reason):
+        raise unusable(purpose, NO_TEXT)
     return _call(operation, purpose, {"jobId": job_id, "reason": reason}, changes=True)
 
 

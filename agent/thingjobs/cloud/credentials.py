@@ -137,7 +137,8 @@ class Keeper:
         if held and now < held.dead_at:
             return self._try_to_refresh(held)
         with self._asking:
-            if self._asked == asked:  # else somebody asked while we waited: their answer is ours
+            # Somebody may have asked while we waited: their answer is ours, unless it has been given up since.
+            if self._asked == asked or not (self._held or self._error):
                 self._ask()
             if self._error and (self._held is None or self._clock() >= self._held.dead_at):
                 raise self._error

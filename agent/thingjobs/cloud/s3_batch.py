@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from thingjobs.cloud.calls import Call
 from thingjobs.cloud.errors import CloudError, Fate, Trouble, unusable
 from thingjobs.cloud.s3_jobs import Job, Listed, Page, Status, Updated, read_job, read_page, read_updated
+from thingjobs.cloud.words import NO_TEXT, is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,13 +140,15 @@ def update_call(account: str, job_id: str, status: Literal["Ready", "Cancelled"]
     """Return the call that asks for a status; both arguments are in the query, the body is empty.
 
     Raises:
-        CloudError: that is no job id, or the reason is too long.
+        CloudError: that is no job id, or the reason is too long or no text.
     """
     verb = "confirm" if status == "Ready" else "cancel"
     path = f"{_job_path(job_id, verb)}/status"
     purpose = f"{verb} the S3 batch job {job_id}"
     if len(reason) > _LONGEST_REASON:
         raise unusable(purpose, f"the reason has {len(reason)} characters, the service takes {_LONGEST_REASON}")
+    if not is_whole(reason):
+        raise unusable(purpose, NO_TEXT)
     query = (("requestedJobStatus", str(status)),) + ((("statusUpdateReason", reason),) if reason else ())
     return Call(
         "UpdateJobStatus", purpose, "s3:UpdateJobStatus", "POST", path, query, headers=_of(account), changes=True

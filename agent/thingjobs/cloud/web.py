@@ -67,7 +67,8 @@ def send(
     Raises:
         CloudError: there is no answer, or not all of it; its fate says whether the request may have arrived.
     """
-    if not _HOST.fullmatch(urlsplit(request.url or "").netloc):
+    host = urlsplit(request.url or "").netloc
+    if not _HOST.fullmatch(host):
         raise unusable(purpose, _UNUSABLE)
     began = time.monotonic()
     with requests.Session() as session:
@@ -78,12 +79,12 @@ def send(
         try:
             response = session.send(request, stream=True, allow_redirects=False, timeout=(line.connect_s, line.read_s))
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise _unanswered(error, _fate(error), purpose, line) from None
+            raise _unanswered(error, _fate(error), purpose, line, host) from None
         with response:
             try:
                 body = _body(response, began + line.whole_s)
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-                raise _unanswered(error, Fate.UNKNOWN, purpose, line) from None
+                raise _unanswered(error, Fate.UNKNOWN, purpose, line, host) from None
             headers = {name.lower(): value for name, value in response.headers.items()}
             return Reply(response.status_code, headers, body, clock())
 
@@ -145,9 +146,12 @@ def _below(error: BaseException) -> list[BaseException]:
     return found
 
 
-def _unanswered(error: BaseException, fate: Fate, purpose: str, line: Line) -> CloudError:
+def _unanswered(error: BaseException, fate: Fate, purpose: str, line: Line, host: str) -> CloudError:
     trouble, why = _why(error, line)
-    known = "" if fate is Fate.NOT_SENT else "; it may have been carried out all the same"
+    if fate is Fate.NOT_SENT:
+        known = f" ({host})" if isinstance(error, (requests.Timeout, requests.ConnectionError)) else ""
+    else:
+        known = "; it may have been carried out all the same"
     return CloudError(f"cannot {purpose}: {why}{known}", trouble, fate)
 
 

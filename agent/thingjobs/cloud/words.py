@@ -9,13 +9,20 @@ from email.utils import parsedate_to_datetime
 from thingjobs.redact import redacted
 
 _LONGEST = 300
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
+#: What is wrong with a reason that is not whole.
+NO_TEXT = "the reason has halves of characters, or bytes that are no UTF-8"
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+")
 
 
-def plain(text: str) -> str:
-    """Return what a service said on one line, of bearable length, without what URLs may have of secrets."""
+def plain(text: str, longest: int = _LONGEST) -> str:
+    """Return what others said on one line, of bearable length, without what URLs may have of secrets."""
     flat = " ".join(_UNSEEN.sub(" ", redacted(text)).split())
-    return flat if len(flat) <= _LONGEST else f"{flat[: _LONGEST - 1]}…"
+    return flat if len(flat) <= longest else f"{flat[: longest - 1]}…"
+
+
+def is_whole(text: str) -> bool:
+    """Return whether UTF-8 can say a text: JSON, and arguments that are no UTF-8, may hold halves of characters."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def seconds_of(date: str) -> float | None:

@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     #: The keys of [connection] that take part, with blanks between, and what is wrong.
     Found = Iterator[tuple[str, str]]
 
-#: The account's data endpoint, which says its region; custom domains and other brokers do not look like it.
-_AWS_HOST = re.compile(r"\.iot(?:-fips)?\.([a-z]+(?:-[a-z]+)+-[0-9]+)\.[a-z0-9.-]+")
+#: The account's data endpoint, which says its region; custom domains and other brokers do not look like it. The ends
+#: are those of AWS's partitions, IPv4 and dual-stack, with what private links (VPC endpoints) put before them.
+_AWS_HOST = re.compile(
+    r"\.iot(?:-fips)?\.([a-z]+(?:-[a-z]+)+-[0-9]+)\.(?:vpce\.)?"
+    r"(?:amazonaws\.(?:com(?:\.cn)?|eu)|api\.(?:aws|amazonwebservices)(?:\.[a-z.]+)?|"
+    r"[a-z0-9.-]+\.(?:(?:ic|sgov)\.gov|adc-e\.uk))\Z"
+)
 _ONE = "they say in two ways who this device is; keep one of the two"
 
 
@@ -83,6 +88,12 @@ def clashes_between(connection: Connection, cloud: Cloud) -> tuple[Clash, ...]:
             "credentials by the standard AWS environment"
         )
         return (Clash(("cloud.role_alias",), wrong),)
+    if cloud.role_alias and connection.private_key_password_file:
+        wrong = (
+            "the credentials of a role alias are asked for with the private key, and for that it must have no "
+            "password; write the key without one, or leave role_alias and credentials_endpoint out"
+        )
+        return (Clash(("connection.private_key_password_file", "cloud.role_alias"), wrong),)
     if connection.certificate and not connection.shows_certificate and not cloud.role_alias:
         wrong = "nobody is shown a certificate on this way: something else says who the device is; leave it out"
         keys = ("connection.certificate", "connection.private_key", "connection.websocket")

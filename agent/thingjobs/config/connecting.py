@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thingjobs.config.key import ENDPOINT, HOST, REGION, Key
+from thingjobs.config.key import AWS_NAME, ENDPOINT, HOST, REGION, Key
 from thingjobs.config.kinds import LINE, choice, number, path, switch, text
 
 
@@ -101,7 +101,7 @@ def _identity() -> tuple[Key, ...]:
 
 
 def _authorizer() -> tuple[Key, ...]:
-    name = text("the name of a custom authorizer, 1 to 128 of a-z A-Z 0-9 _ = , @ -, or empty", r"[\w=,@-]{0,128}")
+    name = text("the name of a custom authorizer, 1 to 128 of a-z A-Z 0-9 _ = , @ -, or empty", AWS_NAME)
     what = "The file that holds {}; empty: none."
     return (
         Key("connection.authorizer.name", name, "The custom authorizer; empty: the endpoint's default.", "by-token"),

@@ -58,7 +58,8 @@ class Draft:
         values: the plain settings by key; the latest file's.
         tables: the entries of the free tables by key.
         sections: the sections that somebody wrote, and where; the latest file's.
-        refused: the keys that some file gives wrongly: they are not missing.
+        refused: the keys that some file gives wrongly, or probably means by a name that there is not: they are not
+            missing.
         broken: a file could not be read at all, so nothing can be called missing.
         problems: one sentence each, in file order.
     """
@@ -77,6 +78,10 @@ class Draft:
         self.refused.add(name)
         self.problems.append(f"{said} (in {where}): {wrong}")
 
+    def refuse_all(self, section: str) -> None:
+        """Note that what stands in a section is lost, and so not missing."""
+        self.refused.update(name for name in KEYS if name.startswith(f"{section}."))
+
 
 def judge(source: Source, rank: int, draft: Draft) -> None:
     """Add one file's settings and problems to the draft."""
@@ -89,14 +94,14 @@ def judge(source: Source, rank: int, draft: Draft) -> None:
         elif section in SECTIONS and "." not in section:
             _judge_section(section, content, source, rank, draft)
         else:
-            draft.problems.append(_unknown_section(section, content, source))
+            _unknown_section(section, content, source, draft)
 
 
 def _judge_section(section: str, content: Any, source: Source, rank: int, draft: Draft) -> None:
     if not isinstance(content, dict):
         wrong = f"must be a section: write [{section}], once, and its keys below it"
         draft.refuse(section, content, source.path, wrong)
-        draft.refused.update(name for name in KEYS if name.startswith(f"{section}."))
+        draft.refuse_all(section)
         return
     draft.sections[section] = source.path
     for name, value in content.items():
@@ -106,7 +111,7 @@ def _judge_section(section: str, content: Any, source: Source, rank: int, draft:
         elif full in KEYS:
             _judge_value(KEYS[full], value, source, rank, draft)
         else:
-            draft.problems.append(_unknown_key(section, name, source))
+            _unknown_key(section, name, source, draft)
 
 
 def _judge_value(key: Key, value: Any, source: Source, rank: int, draft: Draft) -> None:
@@ -140,25 +145,29 @@ def _example(key: Key, value: object) -> str:
     return shown(shown(value)) if isinstance(value, int | float) and not key.secret else '"text"'
 
 
-def _unknown_section(section: str, content: object, source: Source) -> str:
+def _unknown_section(section: str, content: object, source: Source, draft: Draft) -> None:
     if isinstance(content, dict):
         near = _nearest(section, [*SECTIONS, "facts"])
         known = ", ".join(name for name in [*SECTIONS, "facts"] if "." not in name)
         hint = f"did you mean [{near}]?" if near else f"the sections are {known}"
-        return f"[{shown_name(section)}] (in {source.path}) is not a section; {hint}"
+        draft.problems.append(f"[{shown_name(section)}] (in {source.path}) is not a section; {hint}")
+        draft.refuse_all(near)
+        return
     near = _elsewhere(section)
     hint = f"did you mean {near}?" if near else "every setting belongs into a section"
-    return f"{shown_name(section)} (in {source.path}) is not a setting; {hint}"
+    draft.problems.append(f"{shown_name(section)} (in {source.path}) is not a setting; {hint}")
+    draft.refused.add(near)
 
 
-def _unknown_key(section: str, name: str, source: Source) -> str:
+def _unknown_key(section: str, name: str, source: Source, draft: Draft) -> None:
     full = f"{section}.{shown_name(name)}"
     inside = [key.removeprefix(f"{section}.") for key in KEYS if key.startswith(f"{section}.")]
     close = _nearest(name, inside)
     near = _elsewhere(name) or (close and f"{section}.{close}")
     known = ", ".join(dict.fromkeys(key.partition(".")[0] for key in inside))
     hint = f"did you mean {near}?" if near else f"the settings of [{section}] are {known}"
-    return f"{full} (in {source.path}) is not a setting; {hint}"
+    draft.problems.append(f"{full} (in {source.path}) is not a setting; {hint}")
+    draft.refused.add(near)
 
 
 def _elsewhere(name: str) -> str:

@@ -45,6 +45,8 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
 
 _PORT = r"(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 HOST = rf"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::{_PORT})?"
+#: Of custom authorizers and role aliases: CreateAuthorizer, CreateRoleAlias.
+AWS_NAME = r"[A-Za-z0-9_=,@-]{0,128}"
 ENDPOINT = "a host name without https://, with :port behind it if it needs one"
 
 REGION = text("an AWS region, or empty", r"(?:[a-z]+(?:-[a-z]+)+-[0-9]+)?")

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from thingjobs.config.connecting import connecting
-from thingjobs.config.key import ACCOUNT, ENDPOINT, HOST, REGION, SECTIONS, Key
+from thingjobs.config.key import ACCOUNT, AWS_NAME, ENDPOINT, HOST, REGION, SECTIONS, Key
 from thingjobs.config.kinds import LINE, number, path, paths, table, text, texts
 from thingjobs.config.windows import windows
 from thingjobs.model import THING_NAME_PATTERN
@@ -176,7 +176,7 @@ def _cloud() -> tuple[Key, ...]:
             "cloud.role_alias",
             text(
                 "the name of a role alias, 1 to 128 of a-z A-Z 0-9 _ = , @ -, or empty",
-                r"[A-Za-z0-9_=,@-]{0,128}",
+                AWS_NAME,
             ),
             "The role alias that gives the device credentials; empty: those of the standard AWS environment.",
             "device-role",
@@ -194,6 +194,12 @@ def _cloud() -> tuple[Key, ...]:
             ["*"],
         ),
         Key("cloud.allow_batch_jobs", ids, "Patterns of the AWS Batch jobs that a document may touch.", ["*"]),
+        Key(
+            "cloud.handlers",
+            texts("a list of patterns of handler names", _PATTERN),
+            "Patterns of the handlers that may have AWS credentials.",
+            ["s3-batch-job", "batch-job"],
+        ),
     )
 
 

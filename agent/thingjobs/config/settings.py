@@ -197,13 +197,16 @@ class Gates:
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """What the cloud bridge may reach; the last three come from the environment alone.
+    """What the cloud bridge may reach; the last five come from the environment alone.
 
     Attributes:
         region: as written, else AWS_REGION, else AWS_DEFAULT_REGION, else empty.
+        handlers: patterns of the handlers that may have AWS credentials; by default those that come with the agent.
         s3_control_url: AWS_ENDPOINT_URL_S3_CONTROL, else AWS_ENDPOINT_URL; used as it is. Empty: AWS's own.
         batch_url: AWS_ENDPOINT_URL_BATCH, else AWS_ENDPOINT_URL.
         ca_bundle: AWS_CA_BUNDLE.
+        fips: AWS_USE_FIPS_ENDPOINT: AWS's own endpoints are those with validated cryptography.
+        dualstack: AWS_USE_DUALSTACK_ENDPOINT: AWS's own endpoints are those that answer over IPv6, too.
     """
 
     region: str = ""
@@ -212,9 +215,12 @@ class Cloud:
     credentials_endpoint: str = ""
     allow_s3_jobs: tuple[str, ...] = ("*",)
     allow_batch_jobs: tuple[str, ...] = ()
+    handlers: tuple[str, ...] = ("s3-batch-job", "batch-job")
     s3_control_url: str = ""
     batch_url: str = ""
     ca_bundle: Path | None = None
+    fips: bool = False
+    dualstack: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,11 +150,11 @@ def _check_present(draft: Draft, host: Host, merged: Mapping[str, Any], sources:
     names = {"thing.name", "thing.name_from"}
     if not any(merged[name] for name in names) and not names & draft.refused:
         how = 'write name = "pump-7" or name_from = "certificate-cn" in the section [thing]'
-        draft.problems.append(f"thing.name is missing{where}: {how}")
+        draft.problems.append(f"thing.name is missing{where}; {how}")
     name = "connection.endpoint"
     if host.connected and not merged[name] and name not in draft.refused:
         how = f"write endpoint = {shown(KEYS[name].example)} in the section [connection]"
-        draft.problems.append(f"{name} is missing{where}: {how}")
+        draft.problems.append(f"{name} is missing{where}; {how}")
 
 
 def _thing(draft: Draft, host: Host, merged: Mapping[str, Any]) -> Thing | None:
@@ -229,7 +229,7 @@ def _pkcs11(draft: Draft, merged: Mapping[str, Any]) -> Pkcs11 | None:
     if not merged[name]:
         if name not in draft.refused:
             how = f"write module = {shown(KEYS[name].example)} in the section [{section}]"
-            draft.problems.append(f"{name} is missing (in {draft.sections[section]}): {how}")
+            draft.problems.append(f"{name} is missing (in {draft.sections[section]}); {how}")
         return None
     return Pkcs11(**_section(merged, section))
 
@@ -283,7 +283,10 @@ def _cloud(draft: Draft, host: Host, merged: Mapping[str, Any]) -> Cloud:
         names = (f"AWS_ENDPOINT_URL_{service}", "AWS_ENDPOINT_URL")
         values[name] = _variable(draft, host, URL, "http://127.0.0.1:5000", *names)
     bundle = host.environment.get("AWS_CA_BUNDLE")
-    return Cloud(**values, ca_bundle=Path(bundle).absolute() if bundle else None)
+    fips, dualstack = (
+        host.environment.get(f"AWS_USE_{which}_ENDPOINT", "").lower() == "true" for which in ("FIPS", "DUALSTACK")
+    )
+    return Cloud(**values, ca_bundle=Path(bundle).absolute() if bundle else None, fips=fips, dualstack=dualstack)
 
 
 def _gates(draft: Draft, host: Host, merged: Mapping[str, Any]) -> Gates:

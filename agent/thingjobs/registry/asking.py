@@ -65,7 +65,8 @@ def ask(argv: Sequence[str], *, seconds: float, user: str | None = None, questio
     except KeyError:
         raise AskError(f"there is no user {user} on this device; create it, or set [handlers] user") from None
     except (OSError, subprocess.SubprocessError) as error:
-        raise AskError(f"{argv[0]} cannot be started: {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise AskError(f"{argv[0]} cannot be started: {why}") from None
     output = _Output()
     try:
         status = _listen(child, output, time.monotonic() + seconds)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 #: What a handler and a plan have from the manifest.
 DECLARED = (
-    *("verbs", "limits", "apply_rerun", "cancel_apply", "observe", "max_defer", "keeps_daemons"),
-    *("resumes_across_versions", "resources", "needs"),
+    *("verbs", "limits", "apply_rerun", "cancel_apply", "elsewhere", "observe", "max_defer"),
+    *("keeps_daemons", "resumes_across_versions", "resources", "needs"),
 )
 
 
@@ -46,6 +46,7 @@ class Handler:
     limits: Limits = field(default_factory=Limits)
     apply_rerun: bool = False
     cancel_apply: bool = False
+    elsewhere: bool = False
     observe: bool = False
     max_defer: float | None = None
     keeps_daemons: bool = False

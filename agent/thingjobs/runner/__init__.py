@@ -11,7 +11,6 @@ import errno
 import logging
 import os
 import subprocess
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from thingjobs.errors import FULL, ScarceError, StateError
 from thingjobs.exits import Exit
 from thingjobs.machine.events import Ending, Evidence, Finished
 from thingjobs.runner import cgroup, exits, given, leftovers
+from thingjobs.runner.papers import Papers
 from thingjobs.runner.place import HOLD, Account, Place, account_for, homes, own_home
 from thingjobs.runner.process import Started, put_into, start
 from thingjobs.runner.settings import INHERITED, Settings
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from thingjobs.machine.events import Progressed
     from thingjobs.model import Identity, Json, Process, Record, Verb
     from thingjobs.runner.cgroup import Tree
+    from thingjobs.runner.events import Wanted
 
 __all__ = ["INHERITED", "Runner", "Settings"]
 
@@ -51,10 +52,10 @@ class Runner:
     """Carries out Run, Go, Kill, Refresh and Clean.
 
     Args:
-        put: takes Progressed and Finished, from the watchers' threads.
+        put: takes Progressed, Finished and Wanted, from the watchers' threads.
     """
 
-    def __init__(self, settings: Settings, put: Callable[[Progressed | Finished], None]) -> None:
+    def __init__(self, settings: Settings, put: Callable[[Progressed | Finished | Wanted], None]) -> None:
         self._settings = settings
         self._put = put
         self._started: dict[Identity, tuple[Run, Started]] = {}
@@ -62,7 +63,7 @@ class Runner:
         self._settled: set[Identity] = set()
         #: Executions that are not at their place in the state folder.
         self._aside: dict[Identity, Place] = {}
-        self._jobs: dict[Identity, Json] = {}
+        self._papers = Papers(settings)
         self._spare = settings.state / SPARE
         self._looked_for_tree = False
         self._tree_found: Tree | None = None
@@ -118,10 +119,7 @@ class Runner:
 
     def _prepare(self, place: Place, run: Run, account: Account | None) -> Place:
         self._settle(run.record.identity, place, account)
-        deadline = time.time() + run.record.plan.limits.of(run.verb)
-        job = given.job_json(run, thing=self._settings.thing, deadline=deadline, told=self._told(run.record))
-        place.prepare_run(job, place.exit_file(run.verb, run.attempt), account)
-        self._jobs[run.record.identity] = job
+        self._papers.begin(run, place, account)
         return place
 
     def _settle(self, identity: Identity, place: Place, account: Account | None) -> None:
@@ -212,19 +210,19 @@ class Runner:
         Raises:
             StateError: it could not be written.
         """
-        identity = record.identity
-        if identity not in self._watchers:
-            return
-        place, job = self._place(identity), self._jobs.get(identity)
-        if job is None:
-            old = place.read_job()
-            job = given.job_again(old, record, thing=self._settings.thing, now=time.time(), told=self._told(record))
-        job = given.anew(job, record.plan.params)
-        try:
-            place.write_job(job, account_for(record.plan))
-        except OSError as error:
-            raise StateError(f"cannot write job.json anew in {place.work}: {error.strerror or error}") from None
-        self._jobs[identity] = job
+        self._renew(record, lambda job: given.anew(job, record.plan.params))
+
+    def answer(self, record: Record, answer: Json) -> None:
+        """Write job.json anew for the verb that runs: with the answer to its question for credentials.
+
+        Raises:
+            StateError: it could not be written.
+        """
+        self._renew(record, lambda job: given.answered(job, answer))
+
+    def _renew(self, record: Record, change: Callable[[Json], Json]) -> None:
+        if record.identity in self._watchers:
+            self._papers.renew(record, self._place(record.identity), change)
 
     # --- after a restart of the agent -----------------------------------------------------------------------------
 
@@ -330,7 +328,7 @@ class Runner:
         watcher = self._watchers.pop(identity, None)
         place = self._place(identity)
         self._settled.discard(identity)
-        self._jobs.pop(identity, None)
+        self._papers.forget(identity)
         leftovers.keep_log(place, self._settings.state / "logs", identity.key, MAX_LOGS)
         if self._aside.pop(identity, None) is not None or not self._may_be_used_again(place, watcher):
             place.remove()
@@ -387,13 +385,6 @@ class Runner:
         home = account.home if account else own_home()
         more = self._settings.environment
         return given.environment(more, home=home, verb=verb, work=place.work, events=place.folder / "events")
-
-    def _told(self, record: Record) -> Json:
-        settings = self._settings
-        downloads = given.downloads(
-            record.plan.handler, max_kib_s=settings.max_kib_s, digest_optional=settings.digest_optional
-        )
-        return {"downloads": downloads, "settings": dict(settings.told)}
 
     def _tree(self) -> Tree | None:
         if not self._looked_for_tree:

@@ -2,8 +2,8 @@
 
 `{"progress": 40, "message": "writing slot b", "details": {"slot": "b"}}`; a line may also hold `reason` and `code`
 (why the verb fails, if it does), `reject` (never try this here), `after` (seconds, with exit code 75) and `refresh`
-(`"params"`: the handler asks for its parameters anew). What is not understood is counted and left out: a handler
-cannot break its own report.
+(`"params"`: the handler asks for its parameters anew; `"cloud"`: for credentials, with the id of an access key that is
+not taken any more as `refused`). What is not understood is counted and left out: a handler cannot break its own report.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from thingjobs.wire import TAILS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from thingjobs.model import Json
+    from thingjobs.model import Identity, Json
 
 #: A line longer than this is not kept; the rest of it is skipped.
 MAX_LINE_BYTES = 64 * 1024
 MAX_DETAILS = 32
 #: All that was said goes into the journal, which must fit on a full disk; the service takes a quarter of this.
 MAX_CHARACTERS = 4096
+#: Of an access key's id (STS API reference, Credentials: 16 to 128).
+MAX_KEY_ID = 128
 #: Stands for a line that was skipped: it is no event either.
 _SKIPPED = b"too long"
 
@@ -35,6 +37,7 @@ class Said:
 
     Attributes:
         refresh: it asked for its parameters anew, and nobody was told yet.
+        cloud: it asked for credentials, and nobody was told yet; the id of the access key that is refused, or "".
         broken: lines that were no events.
     """
 
@@ -46,7 +49,16 @@ class Said:
     reject: bool = False
     after: float | None = None
     refresh: bool = False
+    cloud: str | None = None
     broken: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A verb asks for credentials; `refused` is the id of the access key that is not taken any more, or ""."""
+
+    identity: Identity
+    refused: str = ""
 
 
 NOTHING_SAID = Said()
@@ -86,6 +98,7 @@ def _folded(said: Said, event: Json) -> Said:
         after=_number(event.get("after"), said.after, 30 * 86400.0),
         # What else can be asked for is another release's to understand.
         refresh=said.refresh or asked == "params",
+        cloud=_text(event.get("refused"), "")[:MAX_KEY_ID] if asked == "cloud" else said.cloud,
         broken=said.broken + (not isinstance(asked, str)),
     )
 

@@ -100,6 +100,18 @@ def overwrite(name: str, content: bytes, *, folder: int) -> None:
         os.close(fd)
 
 
+def room(name: str, *, folder: int) -> int:
+    """Return how many bytes a plain file can hold without another block of the disk; 0 if there is none.
+
+    Source: stat(2): st_blocks counts 512 bytes each.
+    """
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return 0
+    return found.st_blocks * 512 if stat.S_ISREG(found.st_mode) else 0
+
+
 def remove(folder: Path) -> None:
     """Remove a folder and all in it, however deep that is and whatever its modes are; what resists stays."""
     with contextlib.suppress(OSError):

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
     from thingjobs.model import Json, Record
 
+#: What a manifest calls AWS credentials, and job.json all about the cloud.
+CLOUD = "cloud"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: In it: how many revisions came of credentials; the others came of parameters. And what an answer brings.
+ANSWERS = "answers"
+ANSWER = frozenset({"credentials", "problem", "trouble"})
 #: What numbers JSON readers in other languages keep exactly.
 _MOST = 2**53
 
@@ -29,7 +34,7 @@ def job_json(run: Run, *, thing: str, deadline: float, told: Json) -> Json:
         run: which verb of which execution.
         thing: the thing's name.
         deadline: seconds since the epoch.
-        told: what the agent says of itself, `downloads` and `settings`.
+        told: what the agent says of itself: `downloads`, `settings`, and `cloud` if the handler needs that.
     """
     identity = run.record.identity
     return {
@@ -67,7 +72,12 @@ def job_again(old: Json, record: Record, *, thing: str, now: float, told: Json) 
     deadline = _number(old.get("deadline"), now + record.plan.limits.of(verb))
     job = job_json(run, thing=thing, deadline=deadline, told=told)
     # Where the count was lost, this is more than anybody can have counted to.
-    return {**job, "revision": int(_number(old.get("revision"), now))}
+    job["revision"] = int(_number(old.get("revision"), now))
+    if CLOUD in job:
+        before = old.get(CLOUD)
+        answers = int(_number(before.get(ANSWERS) if isinstance(before, dict) else None, 0))
+        job[CLOUD] = {**job[CLOUD], ANSWERS: min(answers, job["revision"] - 1)}
+    return job
 
 
 def _number(value: object, otherwise: float) -> float:
@@ -79,6 +89,21 @@ def _number(value: object, otherwise: float) -> float:
 def anew(job: Json, params: Json) -> Json:
     """Return a job.json that came anew: the next revision, with these parameters."""
     return {**job, "params": params, "revision": job["revision"] + 1}
+
+
+def cloud(told: Json) -> Json:
+    """Return what a handler that needs the cloud reads of it from the first revision on: no credentials yet."""
+    return {**told, ANSWERS: 0}
+
+
+def answered(job: Json, answer: Json) -> Json:
+    """Return a job.json with the answer to {"refresh": "cloud"}: the next revision.
+
+    `answer` holds `credentials`, or `problem` and `trouble`; what an earlier one held is gone.
+    """
+    kept = {key: value for key, value in job[CLOUD].items() if key not in ANSWER}
+    told = {**kept, ANSWERS: kept[ANSWERS] + 1, **answer}
+    return {**job, CLOUD: told, "revision": job["revision"] + 1}
 
 
 def downloads(handler: str, *, max_kib_s: int, digest_optional: Sequence[str]) -> Json:

@@ -148,6 +148,25 @@ class Place:
         with files.opened_folder(self.work) as work:
             files.replace(JOB, _written(job), folder=work, owner=account.owner if account else None)
 
+    def renew_job(self, job: Json, account: Account | None) -> None:
+        """Write job.json anew for a verb that runs.
+
+        On a full disk it is written over where it stands, if that has the room: who reads half of it reads it again,
+        and a handler that waits for it is to hear of it.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        try:
+            self.write_job(job, account)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            with files.opened_folder(self.work) as work:
+                if files.room(JOB, folder=work) < len(_written(job)):
+                    raise
+                files.overwrite(JOB, _written(job), folder=work)
+
     def read_job(self) -> Json:
         """Return what stands in job.json, {} if that is not to be understood; a handler may have written it."""
         try:

@@ -27,6 +27,8 @@ class Settings:
         max_kib_s: what downloads may take of the network, KiB a second; 0: as much as there is.
         digest_optional: patterns of handlers that may download without a digest.
         told: what every handler is told of the agent as `settings` in job.json; nothing secret.
+        cloud: what a handler that needs the cloud is told of it in job.json, credentials left out.
+        cloud_handlers: patterns of the handlers that may have it.
         grace: seconds between SIGTERM and SIGKILL.
         runtime: a folder in memory that the service manager made for the agent, None without.
         cgroup: the part of the cgroup v2 tree that is the agent's; None: it finds out by itself.
@@ -39,6 +41,8 @@ class Settings:
     max_kib_s: int = 0
     digest_optional: tuple[str, ...] = ()
     told: Json = field(default_factory=dict)
+    cloud: Json = field(default_factory=dict, repr=False)
+    cloud_handlers: tuple[str, ...] = ()
     grace: float = 30.0
     runtime: Path | None = None
     cgroup: Path | None = None

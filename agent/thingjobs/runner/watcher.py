@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from thingjobs.machine.events import Ending, Finished, Progressed
 from thingjobs.runner import events, exits, files, joblog
-from thingjobs.runner.events import Lines, Said, fold
+from thingjobs.runner.events import Lines, Said, Wanted, fold
 from thingjobs.runner.joblog import JobLog, Tail
 from thingjobs.runner.pace import Pace
 from thingjobs.runner.process import SHIM_FAILED
@@ -82,7 +82,10 @@ class Watcher(threading.Thread):
     """
 
     def __init__(
-        self, subject: Subject, put: Callable[[Progressed | Finished], None], said: Said = events.NOTHING_SAID
+        self,
+        subject: Subject,
+        put: Callable[[Progressed | Finished | Wanted], None],
+        said: Said = events.NOTHING_SAID,
     ) -> None:
         super().__init__(name=f"watch {subject.identity} {subject.verb}", daemon=True)
         self._subject = subject
@@ -104,7 +107,7 @@ class Watcher(threading.Thread):
         self._kept = events.kept(said)
         self._pace = Pace(EVENT_SHARE, EVENT_BURST_SECONDS)
         self._news = self._alive = False
-        self._told_at = self._refreshed_at = 0.0
+        self._told_at = self._refreshed_at = self._wanted_at = 0.0
         self._kill_at: float | None = None
         self._end_asked = False
         self._let_go = False
@@ -170,6 +173,7 @@ class Watcher(threading.Thread):
             return True
         self._press(time.monotonic())
         self._tell(time.monotonic())
+        self._want(time.monotonic())
         if self._events not in ready:
             return False
         # By an empty line among the events the shim says that it stored the exit status; others may say so too.
@@ -181,6 +185,8 @@ class Watcher(threading.Thread):
         waits = [paused] if paused else []
         if self._news or self._alive or self._said.refresh:
             waits.append((self._refreshed_at if self._said.refresh else self._told_at) + FOLD_SECONDS - now)
+        if self._said.cloud is not None:
+            waits.append(self._wanted_at + FOLD_SECONDS - now)
         if self._kill_at is not None:
             waits.append(self._kill_at - now)
         return max(0, int(min(waits) * 1000) + 1) if waits else None
@@ -251,6 +257,13 @@ class Watcher(threading.Thread):
         if asks:
             self._said = replace(self._said, refresh=False)
             self._refreshed_at = now
+
+    def _want(self, now: float) -> None:
+        """Pass on a question for credentials, at most one a second; the core has nothing to decide there."""
+        if self._said.cloud is not None and now >= self._wanted_at + FOLD_SECONDS:
+            self._put(Wanted(self._subject.identity, self._said.cloud))
+            self._said = replace(self._said, cloud=None)
+            self._wanted_at = now
 
     def _has_stored(self) -> bool:
         self._stored = exits.stored_in(self._subject.exit_fd)

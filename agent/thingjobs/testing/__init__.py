@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from thingjobs.testing.clock import ManualClock
     from thingjobs.testing.control import ControlPlaneError
     from thingjobs.testing.kit import Kit
+    from thingjobs.testing.kit.access import CloudAccess
     from thingjobs.testing.kit.faults import (
         NeverHappenedError,
         cancel,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Call",
     "Change",
+    "CloudAccess",
     "ControlPlaneError",
     "ExecutionView",
     "Fault",
@@ -63,6 +65,7 @@ _HOMES = {
     "clock": "ManualClock",
     "control": "ControlPlaneError",
     "kit": "Kit",
+    "kit.access": "CloudAccess",
     "kit.faults": "NeverHappenedError cancel crash lost_reply offline refused restart stall timeout",
     "kit.outcome": "Call JobRun",
     "messages": "Fault Lost Message Operation Refuse Request",

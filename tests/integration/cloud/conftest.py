@@ -1,16 +1,24 @@
 """S3 Control and AWS Batch as one small server, for what no emulator does: real HTTP, state machines, and faults.
 
 It is an HTTP proxy, too, so that boto3 and our clients talk to the hosts that AWS has, and it sees their names. Every
-signature is checked with botocore's signers, every client of it is judged by what boto3 does and gets.
+signature is checked with botocore's signers, every client of it is judged by what boto3 does and gets. Beside it: the
+credentials provider of AWS IoT, and moto, where AWS Batch comes from others.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
+import http.client
 import json
+import os
+import socket
+import ssl
+import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -23,6 +31,9 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from tests.conftest import Pki, Require
 
     from thingjobs.cloud.batch import Batch
     from thingjobs.cloud.caller import Caller
@@ -78,6 +89,13 @@ class Seen:
     def signed(self) -> set[str]:
         """The names of the headers that were signed."""
         return set(self.headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";"))
+
+    @property
+    def change(self) -> str:
+        """What it asks to change, "" if it only looks."""
+        if self.path.startswith("/v20180820"):
+            return dict(self.pairs).get("requestedJobStatus", "")
+        return self.path.removeprefix("/v1/") if json.loads(self.body).get("reason") else ""
 
 
 @dataclass
@@ -435,3 +453,180 @@ def batch(calling: Calling) -> Batch:
     from thingjobs.cloud.calls import Endpoint
 
     return Batch(calling(), Endpoint(f"http://{BATCH_HOST}", REGION, "batch"))
+
+
+# --- credentials --------------------------------------------------------------------------------------------------
+
+
+class Provider(ThreadingHTTPServer):
+    """Gives credentials to whoever shows a certificate that the authority signed.
+
+    Attributes:
+        seen: path, thing's name and common name of each request.
+        says: status and body of the next answers; then it gives credentials.
+        ahead: seconds by which its clock is ahead of this machine's; None: it sends no Date.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, pki: Pki) -> None:
+        super().__init__(("127.0.0.1", 0), _ProviderHandler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pki.server_cert, pki.server_key)
+        context.load_verify_locations(pki.ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+        self.endpoint = f"localhost:{self.server_address[1]}"
+        self.seen: list[tuple[str, str | None, str]] = []
+        self.says: list[tuple[int, bytes]] = []
+        self.ahead: float | None = 0.0
+        self.life = 3600.0
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Keep quiet: clients without a certificate are a part of this."""
+
+    def credentials(self) -> bytes:
+        end = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=self.life + (self.ahead or 0))
+        return json.dumps(
+            {
+                "credentials": {
+                    "accessKeyId": f"ASIA{len(self.seen)}",
+                    "secretAccessKey": "hush",
+                    "sessionToken": "hush/token",
+                    "expiration": end.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                }
+            }
+        ).encode()
+
+
+class _ProviderHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Provider
+
+    def do_GET(self) -> None:
+        shown: Any = self.connection.getpeercert()
+        names = dict(pair[0] for pair in shown["subject"])
+        self.server.seen.append((self.path, self.headers["x-amzn-iot-thingname"], names["commonName"]))
+        self.server.gate.wait(10)
+        status, body = self.server.says.pop(0) if self.server.says else (200, self.server.credentials())
+        self.send_response_only(status)
+        if self.server.ahead is not None:
+            now = dt.datetime.now(dt.UTC).timestamp() + self.server.ahead
+            self.send_header("Date", formatdate(now, usegmt=True))
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def provider(pki: Pki) -> Iterator[Provider]:
+    """Give the credentials provider of AWS IoT, over mutual TLS."""
+    server = Provider(pki)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.gate.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+# --- moto ---------------------------------------------------------------------------------------------------------
+
+
+class Moto:
+    """moto's server, with a queue; there is no Docker for it, so a job that comes to run fails."""
+
+    def __init__(self, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.pid = process.pid
+        self._port = port
+        self._log = log
+        self._queue = ""
+        self._definition = ""
+
+    def log_since_last_time(self) -> str:
+        return self._log.read_text(errors="replace")[-2000:]
+
+    def set_up(self) -> None:
+        role = self.boto("iam").create_role(RoleName="r", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+        client = self.boto("batch")
+        made = client.create_compute_environment(
+            computeEnvironmentName="compute", type="UNMANAGED", state="ENABLED", serviceRole=role
+        )
+        order = [{"order": 1, "computeEnvironment": made["computeEnvironmentArn"]}]
+        self._queue = client.create_job_queue(
+            jobQueueName="queue", state="ENABLED", priority=1, computeEnvironmentOrder=order
+        )["jobQueueArn"]
+        container = {"image": "busybox", "vcpus": 1, "memory": 4, "command": ["true"]}
+        self._definition = client.register_job_definition(
+            jobDefinitionName="definition", type="container", containerProperties=container
+        )["jobDefinitionArn"]
+
+    def submit(self, *depends_on: str) -> str:
+        dependencies = [{"jobId": job_id} for job_id in depends_on]
+        made = self.boto("batch").submit_job(
+            jobName="process", jobQueue=self._queue, jobDefinition=self._definition, dependsOn=dependencies
+        )
+        return str(made["jobId"])
+
+    def transition(self, **how: object) -> None:
+        """Say how jobs go from one state to the next."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
+        body = json.dumps({"model_name": "batch::job", "transition": how})
+        connection.request("POST", "/moto-api/state-manager/set-transition", body, {"Content-Type": "application/json"})
+        assert connection.getresponse().status == 201
+        connection.close()
+
+    def boto(self, service: str) -> Any:
+        import boto3
+
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name="eu-west-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+
+
+@pytest.fixture(scope="session")
+def moto(require: Require, lasting: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
+    """Run one moto for all tests: what `transition` says holds until another says otherwise."""
+    require("moto")
+    require("flask")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    log = tmp_path_factory.mktemp("moto") / "moto.log"
+    argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            argv, stdout=output, stderr=output, env={**os.environ, "DOCKER_HOST": f"unix://{log}.no-docker-here"}
+        )
+    server = Moto(port, process, log)
+    lasting.append(server)
+    try:
+        deadline = time.monotonic() + 20
+        while not listens(port):
+            assert time.monotonic() < deadline, server.log_since_last_time()
+            time.sleep(0.05)
+        server.set_up()
+        yield server
+    finally:
+        lasting.remove(server)
+        process.kill()
+        process.wait(10)
+
+
+def listens(port: int) -> bool:
+    """Return whether somebody does, on this port of loopback."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False

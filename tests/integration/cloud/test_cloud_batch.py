@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-import http.client
-import json
-import os
-import socket
-import subprocess
-import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,11 +14,9 @@ from thingjobs.cloud.credentials import Credentials, Issued, Keeper
 from thingjobs.cloud.errors import CloudError, Fate, Trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
-    from tests.conftest import Require
-    from tests.integration.cloud.conftest import FakeCloud
+    from tests.integration.cloud.conftest import FakeCloud, Moto
 
 JOB = "5a0f8b3e-6d3f-4d1c-9f0e-2f6f0f3c9b1a"
 DETAIL: dict[str, Any] = {
@@ -160,106 +150,13 @@ def test_what_the_api_would_not_take_is_not_sent(
 # --- moto --------------------------------------------------------------------------------------------------------
 
 
-class Moto:
-    """moto's server, with a queue; there is no Docker for it, so a job that comes to run fails."""
-
-    def __init__(self, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.pid = process.pid
-        self._port = port
-        self._log = log
-        self._queue = ""
-        self._definition = ""
-
-    def log_since_last_time(self) -> str:
-        return self._log.read_text(errors="replace")[-2000:]
-
-    def set_up(self) -> None:
-        role = self.boto("iam").create_role(RoleName="r", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
-        client = self.boto("batch")
-        made = client.create_compute_environment(
-            computeEnvironmentName="compute", type="UNMANAGED", state="ENABLED", serviceRole=role
-        )
-        order = [{"order": 1, "computeEnvironment": made["computeEnvironmentArn"]}]
-        self._queue = client.create_job_queue(
-            jobQueueName="queue", state="ENABLED", priority=1, computeEnvironmentOrder=order
-        )["jobQueueArn"]
-        container = {"image": "busybox", "vcpus": 1, "memory": 4, "command": ["true"]}
-        self._definition = client.register_job_definition(
-            jobDefinitionName="definition", type="container", containerProperties=container
-        )["jobDefinitionArn"]
-
-    def submit(self, *depends_on: str) -> str:
-        dependencies = [{"jobId": job_id} for job_id in depends_on]
-        made = self.boto("batch").submit_job(
-            jobName="process", jobQueue=self._queue, jobDefinition=self._definition, dependsOn=dependencies
-        )
-        return str(made["jobId"])
-
-    def transition(self, **how: object) -> None:
-        """Say how jobs go from one state to the next."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
-        body = json.dumps({"model_name": "batch::job", "transition": how})
-        connection.request("POST", "/moto-api/state-manager/set-transition", body, {"Content-Type": "application/json"})
-        assert connection.getresponse().status == 201
-        connection.close()
-
-    def boto(self, service: str) -> Any:
-        import boto3
-
-        return boto3.client(
-            service,
-            endpoint_url=self.url,
-            region_name="eu-west-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        )
-
-
-@pytest.fixture(scope="module")
-def moto(require: Require, lasting: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
-    require("moto")
-    require("flask")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    log = tmp_path_factory.mktemp("moto") / "moto.log"
-    argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            argv, stdout=output, stderr=output, env={**os.environ, "DOCKER_HOST": f"unix://{log}.no-docker-here"}
-        )
-    server = Moto(port, process, log)
-    lasting.append(server)
-    try:
-        eventually(lambda: listens(port))
-        server.set_up()
-        yield server
-    finally:
-        lasting.remove(server)
-        process.kill()
-        process.wait(10)
-
-
-def listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
-
-
-def eventually(true: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def batch_of_moto(moto: Moto) -> Batch:
     keeper = Keeper(lambda: Issued(Credentials("test", "test")))
     return Batch(Caller(keeper), Endpoint(moto.url, "eu-west-1", "batch"))
 
 
-def test_moto_cancels_a_job_that_waits(moto: Moto, batch_of_moto: Batch) -> None:
+def test_moto_cancels_a_job_that_waits(moto: Moto, batch_of_moto: Batch, eventually: Callable[..., Any]) -> None:
     moto.transition(progression="manual", times=1)
     job_id = moto.submit("a-job-that-never-ends")
     eventually(lambda: batch_of_moto.describe(job_id)[0].status == "PENDING")
@@ -272,7 +169,9 @@ def test_moto_cancels_a_job_that_waits(moto: Moto, batch_of_moto: Batch) -> None
     assert job.created
 
 
-def test_moto_does_not_cancel_a_job_that_starts_but_terminates_it(moto: Moto, batch_of_moto: Batch) -> None:
+def test_moto_does_not_cancel_a_job_that_starts_but_terminates_it(
+    moto: Moto, batch_of_moto: Batch, eventually: Callable[..., Any]
+) -> None:
     moto.transition(progression="time", seconds=0.3)
     job_id = moto.submit()
     eventually(lambda: batch_of_moto.describe(job_id)[0].status == "STARTING")

@@ -135,3 +135,18 @@ def test_what_the_service_refuses_is_asked_for_anew_once() -> None:
 
     assert keeper.current() is second
     assert source.asked == 2
+
+
+def test_what_another_got_and_gave_up_while_one_waited_is_asked_for_anew() -> None:
+    source, keepers = Source(), list[Keeper]()
+
+    def others_come_and_go() -> float:
+        if keepers:  # between a look at what there is and the wait for one's turn
+            keeper = keepers.pop()
+            keeper.forget(keeper.current())
+        return 0.0
+
+    keeper = Keeper(source, clock=others_come_and_go, roll=lambda: 0.5)
+    keepers.append(keeper)
+
+    assert keeper.current().access_key_id == "key-2"

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-import ssl
 import threading
-from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,89 +13,10 @@ from thingjobs.cloud.errors import CloudError, Fate, Trouble
 from thingjobs.cloud.role_alias import RoleAlias, ask, source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.conftest import Pki
-
-
-class Provider(ThreadingHTTPServer):
-    """Gives credentials to whoever shows a certificate that the authority signed.
-
-    Attributes:
-        seen: path, thing's name and common name of each request.
-        says: status and body of the next answers; then it gives credentials.
-        ahead: seconds by which its clock is ahead of this machine's; None: it sends no Date.
-    """
-
-    daemon_threads = True
-
-    def __init__(self, pki: Pki) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(pki.server_cert, pki.server_key)
-        context.load_verify_locations(pki.ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
-        self.endpoint = f"localhost:{self.server_address[1]}"
-        self.seen: list[tuple[str, str | None, str]] = []
-        self.says: list[tuple[int, bytes]] = []
-        self.ahead: float | None = 0.0
-        self.life = 3600.0
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Keep quiet: clients without a certificate are a part of this."""
-
-    def credentials(self) -> bytes:
-        end = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=self.life + (self.ahead or 0))
-        return json.dumps(
-            {
-                "credentials": {
-                    "accessKeyId": f"ASIA{len(self.seen)}",
-                    "secretAccessKey": "hush",
-                    "sessionToken": "hush/token",
-                    "expiration": end.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                }
-            }
-        ).encode()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Provider
-
-    def do_GET(self) -> None:
-        shown: Any = self.connection.getpeercert()
-        names = dict(pair[0] for pair in shown["subject"])
-        self.server.seen.append((self.path, self.headers["x-amzn-iot-thingname"], names["commonName"]))
-        self.server.gate.wait(10)
-        status, body = self.server.says.pop(0) if self.server.says else (200, self.server.credentials())
-        self.send_response_only(status)
-        if self.server.ahead is not None:
-            now = dt.datetime.now(dt.UTC).timestamp() + self.server.ahead
-            self.send_header("Date", formatdate(now, usegmt=True))
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
-        self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def provider(pki: Pki) -> Iterator[Provider]:
-    server = Provider(pki)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.gate.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    from tests.integration.cloud.conftest import Provider
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from thingjobs.cli import options
 from thingjobs.cli.handlers.program import problems_of
 from thingjobs.errors import DocumentError
 from thingjobs.handler import CONTRACT
-from thingjobs.judging import effective_user, registry_for, user_for
+from thingjobs.judging import effective_user, registry_for, user_for, without_cloud
 from thingjobs.model import Code, Verb
 from thingjobs.runner.given import DEFAULT_PATH
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FLAGS = {
     "apply_rerun": "an interrupted apply may simply run again",
     "cancel_apply": "a cancelled job may stop apply",
+    "elsewhere": "what apply changes is not on this device: interruptions do not count",
     "observe": "changes nothing: overtakes jobs that wait, and runs beside one",
     "resumes_across_versions": "a later version may go on with what an earlier one began",
     "keeps_daemons": "what a verb leaves running stays",
@@ -116,7 +117,9 @@ def _refused(config: Config, listed: Listed) -> str:
     if not allowed(config, listed.name):
         return FORBIDDEN
     error = no_user(config, listed.handler)
-    return error.reason if error and error.code is Code.USER_FORBIDDEN else ""
+    if error and error.code is Code.USER_FORBIDDEN:
+        return error.reason
+    return without_cloud(config, listed.handler) if listed.handler else ""
 
 
 def no_user(config: Config, handler: Handler | None) -> DocumentError | None:

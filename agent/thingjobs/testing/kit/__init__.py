@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from thingjobs.runner.events import Said
+    from thingjobs.testing.kit.access import CloudAccess
     from thingjobs.testing.kit.faults import AnyFault, VerbName
     from thingjobs.testing.kit.outcome import Call, JobRun, Json
     from thingjobs.testing.kit.subject import HandlerUnderTest
@@ -68,6 +69,7 @@ class Kit:
         gates: Iterable[str] = (),
         refreshed: Json | None = None,
         mode: Literal["run", "check"] = "run",
+        cloud: CloudAccess | None = None,
     ) -> JobRun:
         """Take a job through its handler, from the offer to the last update, and return what became of it.
 
@@ -83,6 +85,7 @@ class Kit:
                 `apply`, before a reboot): "" is open, else the reason why they are closed; open when none are left.
             refreshed: the params once the handler asked for them anew, as with fresh presigned URLs.
             mode: "check": the document only asks what would happen, `job.would` says it.
+            cloud: what a handler that needs the cloud reaches; None: it is told that there is none.
 
         Raises:
             ValueError: that is no handler; the message says why.
@@ -92,7 +95,7 @@ class Kit:
         __tracebackhide__ = True
         subject = subject_of(handler, self.environment)
         answers = (gates,) if isinstance(gates, str) else gates
-        scene = Scene(dict(params or {}), tuple(faults), answers, refreshed, check_only=mode == "check")
+        scene = Scene(dict(params or {}), tuple(faults), answers, refreshed, mode == "check", cloud)
         device = Device(subject, scene, self._folder / f"job-{len(self.runs) + 1}")
         try:
             device.run()
@@ -109,6 +112,7 @@ class Kit:
         attempt: int = 1,
         rebooted: bool = False,
         dry_run: bool = False,
+        cloud: CloudAccess | None = None,
     ) -> Call:
         """Call one verb once, without a job around it; `dir` is kept, so that `apply` finds what `prepare` left.
 
@@ -119,6 +123,7 @@ class Kit:
             attempt: which run of the verb it is; from the second on, `resumed` is true.
             rebooted: the machine rebooted since the run before.
             dry_run: as `thingjobs dry-run` asks: only find out.
+            cloud: what a handler that needs the cloud reaches; None: it is told that there is none.
 
         Raises:
             ValueError: that is no handler, or not one of that verb.
@@ -127,23 +132,30 @@ class Kit:
         subject = subject_of(handler, self.environment)
         if verb not in subject.manifest.verbs:
             raise ValueError(f"{subject.name} declares no {verb}; the agent would never call it")
-        run = Run(_record(dict(params or {})), Verb(verb), attempt, attempt > 1, rebooted, dry_run)
+        record = _record(dict(params or {}), subject.manifest.needs)
+        run = Run(record, Verb(verb), attempt, attempt > 1, rebooted, dry_run)
         deadline = time.time() + subject.manifest.limits.of(run.verb)
-        running = Running(run, self.dir.parent, job_of(run, deadline), Nobody())
+        running = Running(run, self.dir.parent, job_of(run, deadline, cloud), Alone(cloud))
         call = running.call(subject.run(running))
         self.calls.append(call)
         return call
 
 
-class Nobody:
-    """Around a single call nothing happens."""
+class Alone:
+    """Around a single call nothing happens, but for the cloud: that is for whoever asks."""
 
-    def heard(self, running: Running, event: Json, said: Said) -> None:
-        """Take no notice."""
+    def __init__(self, cloud: CloudAccess | None) -> None:
+        self._cloud = cloud
+
+    def heard(self, running: Running, event: Json, said: Said) -> None:  # noqa: ARG002 - as a device's
+        """Answer what can be answered."""
+        if said.cloud is not None:
+            running.give_cloud(self._cloud)
 
     def hangs(self, running: Running) -> None:
         """Take no notice."""
 
 
-def _record(params: Json) -> Record:
-    return Record(Identity(JOB, 1, 0), Phase.APPLYING, "", 1, replace(NO_PLAN, params=params), {})
+def _record(params: Json, needs: frozenset[str]) -> Record:
+    plan = replace(NO_PLAN, params=params, needs=needs)
+    return Record(Identity(JOB, 1, 0), Phase.APPLYING, "", 1, plan, {})

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from thingjobs.machine.state import Job
     from thingjobs.model import Identity, Record, Verb
     from thingjobs.runner.events import Said
+    from thingjobs.testing.kit.access import CloudAccess
     from thingjobs.testing.kit.faults import AnyFault
     from thingjobs.testing.kit.outcome import Json
     from thingjobs.testing.kit.subject import Subject
@@ -58,6 +59,7 @@ class Scene:
         gates: what the gates say, one answer each time they are asked: "" is open, else why they are closed.
         refreshed: the parameters once the handler asked for them anew.
         check_only: the document says "mode": "check".
+        access: the cloud that the handler reaches; None: none.
     """
 
     params: Json
@@ -65,6 +67,7 @@ class Scene:
     gates: Iterable[str] = ()
     refreshed: Json | None = None
     check_only: bool = False
+    access: CloudAccess | None = None
 
 
 class Device:
@@ -250,7 +253,7 @@ class Device:
     def _spawn(self, run: do.Run) -> Spawned:
         self._hit(Moment.BEFORE, run)
         deadline = self._clock() + run.record.plan.limits.of(run.verb)
-        self._running = Running(run, self._folder, job_of(run, deadline), self)
+        self._running = Running(run, self._folder, job_of(run, deadline, self._scene.access), self)
         return Spawned(run.record.identity, run.verb, Process(1, 1, f"boot-{self._boot}"))
 
     def _run_verb(self, running: Running) -> None:
@@ -291,6 +294,8 @@ class Device:
         self._diary.write("", shown_event(event))
         if said.refresh and self._scene.refreshed is not None:
             self._cloud.change(self._scene.refreshed)
+        if said.cloud is not None:
+            running.give_cloud(self._scene.access)
         identity = running.run.record.identity
         self._inbox.append(Progressed(identity, said.percent, said.message, said.details, said.refresh))
         self._settle()

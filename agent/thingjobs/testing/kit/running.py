@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from thingjobs.runner import exits
 from thingjobs.runner.events import Said, fold
-from thingjobs.runner.given import anew, job_json
+from thingjobs.runner.given import CLOUD, anew, answered, cloud, job_json
+from thingjobs.testing.kit.access import answer_of, told_of
 from thingjobs.testing.kit.outcome import Call
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from thingjobs.machine.effects import Run
     from thingjobs.machine.events import Ending
+    from thingjobs.testing.kit.access import CloudAccess
     from thingjobs.testing.kit.outcome import Json
 
 THING = "thing"
@@ -49,9 +51,12 @@ class Surroundings(Protocol):
         """Take note that a program shows no event: what was to happen at its end may happen now."""
 
 
-def job_of(run: Run, deadline: float) -> Json:
+def job_of(run: Run, deadline: float, access: CloudAccess | None = None) -> Json:
     """Return job.json for a run, as the handler will read it."""
-    job = job_json(run, thing=THING, deadline=deadline, told={"downloads": {}, "settings": {}})
+    told: Json = {"downloads": {}, "settings": {}}
+    if CLOUD in run.record.plan.needs:
+        told[CLOUD] = cloud(told_of(access))
+    job = job_json(run, thing=THING, deadline=deadline, told=told)
     read: Json = json.loads(json.dumps(job))
     return read
 
@@ -98,6 +103,12 @@ class Running:
         """Give the handler parameters that came anew."""
         self.job = anew(self.job, params)
         self.put_job()
+
+    def give_cloud(self, access: CloudAccess | None) -> None:
+        """Give the handler credentials, or say that the test has none."""
+        if CLOUD in self.job:
+            self.job = answered(self.job, answer_of(access))
+            self.put_job()
 
     # --- what it says ---------------------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""A handler that uploads a manifest for S3 Batch Operations."""
