@@ -42,6 +42,9 @@ PROGRAM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "
 #: How long a test waits for what has to come: only a failure, or a machine that does much else, reaches it.
 PATIENCE_SECONDS = 20.0
 
+# Tests that run beside each other are told a width, which what is tested would take for that of a terminal.
+os.environ.pop("COLUMNS", None)
+
 #: For `--hypothesis-profile=long`, see README.md.
 # No deadlines: how long an example takes says more of the machine than of the code.
 hypothesis.settings.register_profile("usual", deadline=None)

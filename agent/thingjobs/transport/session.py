@@ -143,8 +143,9 @@ class Session:
     # --- any thread -----------------------------------------------------------------------------------------------
 
     def send(self, request: Request) -> None:
-        """Publish a request, if the connection is there."""
-        self._later(partial(self._publish, request))
+        """Publish a request, if the connection is there: one that comes too early is not kept until it is."""
+        if self._course.usable:
+            self._later(partial(self._publish, request))
 
     def withhold(self) -> None:
         """A request was held back: it will not be answered either."""
