@@ -282,6 +282,11 @@ class Machine:
             return False
         return True
 
+    def asks_again(self, seen: int) -> bool:
+        """Wait until there are more requests than were seen; return False if it goes down before."""
+        wait_for(lambda: len(self.requests) > seen or self.went_down)
+        return not self.went_down
+
     def let_the_verb_end_unheard(self) -> None:
         """Let the verb that waits go on to its end, of which the agent does not hear."""
         assert self._agent is not None

@@ -143,9 +143,10 @@ class Trial:
             machine.go_on()
         machine.start_agent()
         if cut.where == "step" and back_first:
-            while len(machine.requests) == seen:
-                time.sleep(0.005)
-            machine.go_on()
+            if machine.asks_again(seen):
+                machine.go_on()
+            else:
+                machine.cut_power()  # It went down without asking: with it goes what waits.
 
     def _judge(self, before: str, old: str) -> None:
         machine, update, cut = self._machine, self._update, self._update.cut
