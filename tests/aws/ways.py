@@ -24,6 +24,7 @@ from tests.aws.world import Finding, NotHereError
 from thingjobs import config as configuration
 from thingjobs import statusbox
 from thingjobs.errors import StateError
+from thingjobs.runner.sweep import end_verbs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -207,13 +208,15 @@ class Agent:
             )
 
     def end(self) -> None:
-        """End it, whatever it does."""
+        """End it, whatever it does, and a handler that it left to the next agent: there is none."""
         self._process.terminate()
         try:
             self._process.wait(15)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        for folder in self._state.glob("jobs/*"):
+            end_verbs(folder)
 
 
 @contextlib.contextmanager

@@ -66,13 +66,14 @@ def test_a_failure_of_tls_leaves_no_thread_and_no_descriptor(
 
 
 RUN = """
-import sys, time
+import os, sys
 from pathlib import Path
 from thingjobs.transport.link import Link
 from thingjobs.transport.awsiot import AwsIotTransport
 host, port, certificate, key, ca = sys.argv[1:]
 transport = AwsIotTransport(Link(host, int(port), "t", "t", 30, Path(certificate), Path(key), Path(ca)), lambda: 0.0)
-transport.start(lambda incoming: print(type(incoming).__name__, flush=True))
+# Without a buffer, whose lock a thread could hold when the interpreter ends.
+transport.start(lambda incoming: os.write(1, f"{type(incoming).__name__}\\n".encode()))
 sys.stdin.readline()
 """
 
