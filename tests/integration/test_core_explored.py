@@ -175,8 +175,9 @@ class World:
         loaded = [records.load(data) for data in self.disk.values()]
         done = tuple(record.identity for record in loaded if record.phase is Phase.DONE)
         self.state = State(settings=settings, nonce=f"n{self.starts}", remembered=done)
-        # A process that was never let go ends with the agent that made it; one that is in no journal is swept away.
-        self.processes = {key: one for key, one in self.processes.items() if one.going and key in self.disk}
+        # A process that was never let go ends with the agent that made it; one that no record names is swept away.
+        named = {record.identity for record in loaded if record.process is not None}
+        self.processes = {key: one for key, one in self.processes.items() if one.going and key in named}
         self.watched = set()
         for record in loaded:
             if record.phase is not Phase.DONE:

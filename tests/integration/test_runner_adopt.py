@@ -499,6 +499,15 @@ def test_a_record_without_a_process_says_that_nothing_was_started(agents: Callab
     assert both.runner.adopt(replace(both.record, verb=None)) is Evidence.NOT_STARTED
 
 
+def test_a_verb_that_no_record_names_is_ended(agents: Callable[[str], Agents], eventually: Callable[..., Any]) -> None:
+    both = agents("touch runs; sleep 1000")
+    both.start_and_kill(when="runs")
+
+    assert both.runner.adopt(replace(both.record, verb=None, process=None)) is Evidence.NOT_STARTED
+
+    eventually(lambda: not alive(both.process.pid))
+
+
 def test_a_verb_that_died_with_its_shim_is_lost_and_what_is_left_of_it_is_ended(
     agents: Callable[[str], Agents], eventually: Callable[..., Any]
 ) -> None:

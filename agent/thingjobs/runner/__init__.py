@@ -240,6 +240,8 @@ class Runner:
         """
         verb, process = record.verb, record.process
         if verb is None or process is None:
+            # An observer runs without its record on a disk that is full: nobody would hear of its end.
+            self.end(record.identity)
             return Evidence.NOT_STARTED
         attempt = record.attempts.get(verb, 1)
         try:
