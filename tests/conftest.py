@@ -331,11 +331,7 @@ class Server:
 
     def ready(self) -> bool:
         """Whether it listens."""
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
+        return listens(self.port)
 
     def stop(self) -> None:
         """End it as an operator would."""
@@ -374,6 +370,15 @@ class Server:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+
+def listens(port: int) -> bool:
+    """Return whether somebody listens on a loopback port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 @functools.cache
@@ -454,9 +459,9 @@ class Mosquitto(Server):
         path.chmod(0o600)
         self.configure(acl_file=path)
 
-    def listen_without_tls(self) -> int:
-        """Start it anew with one more port, for whoever comes; return that."""
-        return self._listen("allow_anonymous true")
+    def listen_without_tls(self, *, anonymous: bool = True) -> int:
+        """Start it anew with one more port, for whoever comes, or for nobody; return that."""
+        return self._listen(f"allow_anonymous {str(anonymous).lower()}")
 
     def listen_for_websockets(self, *, mutual: bool = False) -> int:
         """Start it anew with one more port, for WebSockets over TLS; return that.
@@ -470,6 +475,8 @@ class Mosquitto(Server):
     def _listen(self, *rules: str) -> int:
         port = free_port()
         self._restart(*self._config.read_text().splitlines(), f"listener {port} 127.0.0.1", *rules)
+        # It counts as started when it listens on its first port.
+        assert wait_until(lambda: listens(port), PATIENCE_SECONDS)
         return port
 
     def _restart(self, *lines: str) -> None:

@@ -128,6 +128,12 @@ def configure(mosquitto: Mosquitto, *lines: str) -> None:
     with (mosquitto.log.parent / "mosquitto.conf").open("a") as config:
         config.write("\n".join([*lines, ""]))
     mosquitto.start()
+    for line in lines:
+        name, *words = line.split()
+        if name == "listener":  # The broker counts as started when it listens on its first port.
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection((words[1], int(words[0]))):
+                    break
 
 
 def spare_port(host: str = "127.0.0.1") -> int:
@@ -385,8 +391,7 @@ def test_a_filter_that_the_broker_denies_is_named(
 def test_a_connection_that_the_broker_refuses_is_told_with_its_reason(
     connect: Callable[..., Device], mosquitto: Mosquitto, version: int
 ) -> None:
-    port = spare_port()
-    configure(mosquitto, f"listener {port} 127.0.0.1", "allow_anonymous false")
+    port = mosquitto.listen_without_tls(anonymous=False)
 
     device = connect(Link("127.0.0.1", port, THING, THING, version=version))
 
