@@ -89,3 +89,18 @@ class DocumentError(ThingjobsError):
 
 class HandlerError(DocumentError):
     """A handler that cannot be found, loaded or trusted; jobs for it are REJECTED with this reason."""
+
+
+def made_of(error: BaseException) -> list[BaseException]:
+    """Return an error and all that it was made of, down to what the operating system or TLS said.
+
+    Not `__context__`: that may lead to what a caller of ours is just handling.
+    """
+    found: list[BaseException] = []
+    waiting: list[object] = [error]
+    while waiting:
+        one = waiting.pop(0)
+        if isinstance(one, BaseException) and not any(one is other for other in found):
+            found.append(one)
+            waiting += [one.__cause__, getattr(one, "reason", None), *one.args]
+    return found

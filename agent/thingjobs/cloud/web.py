@@ -18,6 +18,7 @@ import urllib3
 
 from thingjobs.cloud.calls import Reply
 from thingjobs.cloud.errors import CloudError, Fate, Trouble, unusable
+from thingjobs.errors import made_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +106,7 @@ def _body(response: requests.Response, until: float) -> bytes:
 
 def _fate(error: BaseException) -> Fate:
     """Say whether a request that was not answered may have arrived; in doubt it may."""
-    below = _below(error)
+    below = made_of(error)
     if any(isinstance(cause, _BEFORE_SENDING) or _refused_by_proxy(cause) for cause in below):
         return Fate.NOT_SENT
     # requests looks at the URL and for files before it opens a connection, and says so by itself.
@@ -131,21 +132,6 @@ _BEFORE_SENDING = (
 )
 
 
-def _below(error: BaseException) -> list[BaseException]:
-    """Return an error and all that it was made of, down to what the operating system or TLS said.
-
-    Not `__context__`: that may lead to what a caller of ours is just handling.
-    """
-    found: list[BaseException] = []
-    waiting: list[object] = [error]
-    while waiting:
-        one = waiting.pop(0)
-        if isinstance(one, BaseException) and not any(one is other for other in found):
-            found.append(one)
-            waiting += [one.__cause__, getattr(one, "reason", None), *one.args]
-    return found
-
-
 def _unanswered(error: BaseException, fate: Fate, purpose: str, line: Line, host: str) -> CloudError:
     trouble, why = _why(error, line)
     if fate is Fate.NOT_SENT:
@@ -156,7 +142,7 @@ def _unanswered(error: BaseException, fate: Fate, purpose: str, line: Line, host
 
 
 def _why(error: BaseException, line: Line) -> tuple[Trouble, str]:
-    below = _below(error)
+    below = made_of(error)
     if refused := next((cause for cause in below if isinstance(cause, ssl.SSLCertVerificationError)), None):
         return _distrusted(refused)
     for cause in below:

@@ -21,6 +21,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, ReadTimeoutError
 
+from thingjobs.errors import made_of
 from thingjobs.transport.dial import Bell, Dial
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def as_os_errors() -> Iterator[None]:
 
 
 def _root(error: Exception) -> OSError:
-    below = _below(error)
+    below = made_of(error)
     for cause in below:
         if isinstance(cause, ssl.SSLCertVerificationError | socket.gaierror):
             return cause
@@ -173,18 +174,3 @@ _MEANINGS: tuple[tuple[type[BaseException], Callable[[], OSError]], ...] = (
     (http.client.IncompleteRead, partial(ConnectionError, BROKE_OFF)),
     (http.client.HTTPException, partial(ConnectionError, "what answers does not speak HTTP as we do")),
 )
-
-
-def _below(error: BaseException) -> list[BaseException]:
-    """Return an error and all that it was made of.
-
-    Not `__context__`: that may lead to what a caller of ours is just handling.
-    """
-    found: list[BaseException] = []
-    waiting: list[object] = [error]
-    while waiting:
-        one = waiting.pop(0)
-        if isinstance(one, BaseException) and not any(one is other for other in found):
-            found.append(one)
-            waiting += [one.__cause__, getattr(one, "reason", None), *one.args]
-    return found
