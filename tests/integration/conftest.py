@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import re
 import signal
 import socket
@@ -19,6 +20,12 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from thingjobs import statusbox
+from thingjobs.cli.run import _parts
+from thingjobs.config import load
+from thingjobs.daemon import Daemon
+from thingjobs.journal import Journal
+from thingjobs.machine import Stopping
+from thingjobs.machine.events import Stop
 from thingjobs.model import ThingName
 from thingjobs.transport.dial import Link
 
@@ -205,6 +212,83 @@ def eventually(true: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> An
 def eventually_fixture() -> Callable[..., Any]:
     """Waits for something to become true."""
     return eventually
+
+
+class Inside:
+    """The agent on a thread of this process, so that a test can choose how its transport behaves.
+
+    Its handlers are real processes; the one called `hold` ends when there is a file `go`.
+
+    Attributes:
+        service: what gives it jobs.
+        folder: all its files.
+        transport: which it connects by.
+    """
+
+    def __init__(self, service: JobsService, files: Agent, transport: Any) -> None:
+        config = load([files.config], environment={})
+        self.service = service
+        self.folder = files.folder
+        self.transport = transport
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._journal = Journal(config.state.directory)
+        self._journal.open()
+        self._daemon = Daemon(_parts(config, transport, self._journal, self._inbox), self._inbox)
+        self._thread = threading.Thread(target=self._daemon.run, name="agent")
+        self._jobs = 0
+        hold = self.folder / "handlers" / "hold"
+        hold.write_text(
+            f"#!/bin/sh\necho ran >> {self.folder}/ran\nwhile [ ! -e {self.folder}/go ]; do sleep 0.05; done\n"
+        )
+        hold.chmod(0o755)
+
+    def start(self) -> Self:
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        self._inbox.put(Stop(Stopping.LEAVE))
+        self._thread.join(20.0)
+        self._journal.close()
+
+    @property
+    def connected(self) -> bool:
+        return self._daemon.state.connected_at is not None
+
+    def queue(self, document: object) -> str:
+        """Queue a job and return its id."""
+        self._jobs += 1
+        self.service.create_job(f"job-{self._jobs}", document, [THING])
+        return f"job-{self._jobs}"
+
+    def over(self, job_id: str) -> Any:
+        """Return the execution if it is over, else None."""
+        view = self.service.execution(THING, job_id)
+        return view if view.status not in ("QUEUED", "IN_PROGRESS") else None
+
+    def went_through(self, job_id: str) -> None:
+        """Wait for a job: it was claimed once and finished once."""
+        view = eventually(lambda: self.over(job_id), 20.0)
+        assert view.status == "SUCCEEDED", view.details
+        assert [change.status for change in view.history] == ["QUEUED", "IN_PROGRESS", "SUCCEEDED"]
+
+    def asked(self) -> list[str]:
+        """What the service was asked so far, in the words of its MQTT API."""
+        return [request.suffix for request in self.service.requests]
+
+
+@pytest.fixture
+def inside() -> Iterator[Callable[[JobsService, Agent, Any], Inside]]:
+    """Starts agents on threads of this process; they stop at the end of the test."""
+    started: list[Inside] = []
+
+    def make(service: JobsService, files: Agent, transport: Any) -> Inside:
+        started.append(Inside(service, files, transport).start())
+        return started[-1]
+
+    yield make
+    for agent in started:
+        agent.stop()
 
 
 class PolicyBroker:

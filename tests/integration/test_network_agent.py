@@ -22,12 +22,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pytest
 
-from thingjobs.cli.run import _parts
-from thingjobs.config import load
-from thingjobs.daemon import Daemon
-from thingjobs.journal import Journal
-from thingjobs.machine import Stopping
-from thingjobs.machine.events import Stop
 from thingjobs.model import ThingName
 from thingjobs.testing import JobsService
 from thingjobs.testing.broker import BrokerJobsService
@@ -39,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.conftest import Mosquitto, Pki, Require
-    from tests.integration.conftest import Agent, PolicyBroker
+    from tests.integration.conftest import Agent, Inside, PolicyBroker
 
 
 THING = ThingName("pump-7")
@@ -59,62 +53,15 @@ def eventually(true: Callable[[], Any]) -> Any:
 # --- the agent ----------------------------------------------------------------------------------------------------
 
 
-class Inside:
-    """The agent on a thread of this process."""
+def works(agent: Inside) -> None:
+    """Queue a job: it goes through, claimed once and finished once."""
+    agent.went_through(agent.queue({"version": "1.0", "steps": [run("echo,hello")]}))
 
-    def __init__(self, service: JobsService, files: Agent, link: Link, roll: float, limits: Limits) -> None:
-        config = load([files.config], environment={})
-        self.service = service
-        self.folder = files.folder
-        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._journal = Journal(config.state.directory)
-        self._journal.open()
-        self.transport = PahoTransport(link, lambda: roll, limits=limits)
-        parts = _parts(config, self.transport, self._journal, self._inbox)
-        self._daemon = Daemon(parts, self._inbox)
-        self._thread = threading.Thread(target=self._daemon.run, name="agent")
-        self._jobs = 0
-        held = self.folder / "handlers" / "hold"
-        held.write_text(
-            f"#!/bin/sh\necho ran >> {self.folder}/ran\nwhile [ ! -e {self.folder}/go ]; do sleep 0.05; done\n"
-        )
-        held.chmod(0o755)
 
-    def start(self) -> Self:
-        self._thread.start()
-        return self
-
-    def stop(self) -> None:
-        self._inbox.put(Stop(Stopping.LEAVE))
-        self._thread.join(PATIENCE_SECONDS)
-        self._journal.close()
-
-    @property
-    def connected(self) -> bool:
-        return self._daemon.state.connected_at is not None
-
-    def queue(self, document: object) -> str:
-        """Queue a job and return its id."""
-        self._jobs += 1
-        self.service.create_job(f"job-{self._jobs}", document, [THING])
-        return f"job-{self._jobs}"
-
-    def over(self, job_id: str) -> Any:
-        """Return the execution if it is over, else None."""
-        view = self.service.execution(THING, job_id)
-        return view if view.status not in ("QUEUED", "IN_PROGRESS") else None
-
-    def works(self) -> None:
-        """Queue a job: it goes through, claimed once and finished once."""
-        job_id = self.queue({"version": "1.0", "steps": [run("echo,hello")]})
-        view = eventually(lambda: self.over(job_id))
-        assert view.status == "SUCCEEDED", view.details
-        assert [change.status for change in view.history] == ["QUEUED", "IN_PROGRESS", "SUCCEEDED"]
-
-    def processor_seconds(self) -> float:
-        """Return how long the connection's thread has been running."""
-        thread = self.transport._thread.native_id
-        return int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[0]) / 1e9
+def processor_seconds(agent: Inside) -> float:
+    """Return how long the connection's thread has been running."""
+    thread = agent.transport._thread.native_id
+    return int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[0]) / 1e9
 
 
 def run(command: str) -> dict[str, Any]:
@@ -151,18 +98,16 @@ def service() -> JobsService:
 
 
 @pytest.fixture
-def start(service: JobsService, new_agent: Callable[..., Agent], pki: Pki) -> Iterator[Callable[..., Inside]]:
+def start(
+    service: JobsService, new_agent: Callable[..., Agent], pki: Pki, inside: Callable[..., Inside]
+) -> Callable[..., Inside]:
     """Start agents for a link; they stop at the end of the test."""
-    started: list[Inside] = []
 
     def make(link: Link, roll: float = 0.02, limits: Limits | None = None) -> Inside:
         files = new_agent(THING, port=link.port, pair=pki.device(THING), ca=pki.ca)
-        started.append(Inside(service, files, link, roll, limits or Limits()).start())
-        return started[-1]
+        return inside(service, files, PahoTransport(link, lambda: roll, limits=limits or Limits()))
 
-    yield make
-    for agent in started:
-        agent.stop()
+    return make
 
 
 # --- the network --------------------------------------------------------------------------------------------------
@@ -345,20 +290,20 @@ def test_a_broker_that_is_killed_and_started_again_neither_loses_nor_repeats_a_j
             proxy.change("forward")
             assert eventually(lambda: agent.over(job_id)).status == "SUCCEEDED"
             assert (agent.folder / "ran").read_text() == "ran\n"
-            agent.works()
+            works(agent)
 
 
 def test_a_broker_that_hangs_for_longer_than_keep_alive_is_left_and_used_again(
     start: Callable[..., Inside], mosquitto: Mosquitto, served: None, link: Link, log: Log
 ) -> None:
     agent = start(link)
-    agent.works()
+    works(agent)
     mosquitto.pause()
     log.has(f"connection lost: localhost:{link.port} did not answer a ping")
     log.has(f"cannot connect: localhost:{link.port} does not answer within 0 s", times=2)
-    used = agent.processor_seconds()
+    used = processor_seconds(agent)
     mosquitto.resume()
-    agent.works()
+    works(agent)
     assert used < 0.5
 
 
@@ -366,7 +311,7 @@ def test_a_network_that_drops_everything_silently_is_noticed_by_the_ping(
     start: Callable[..., Inside], proxy: Proxy, link: Link, log: Log
 ) -> None:
     agent = start(replace(link, port=proxy.port))
-    agent.works()
+    works(agent)
     proxy.change("drop")
     job_id = agent.queue({"version": "1.0", "steps": [run("echo,hello")]})
     log.has(f"connection lost: localhost:{proxy.port} did not answer a ping")
@@ -379,10 +324,10 @@ def test_a_connection_that_is_reset_is_opened_again(
     start: Callable[..., Inside], proxy: Proxy, link: Link, log: Log
 ) -> None:
     agent = start(replace(link, port=proxy.port))
-    agent.works()
+    works(agent)
     proxy.reset_all()
     log.has(f"connection lost: localhost:{proxy.port}: ")  # over TLS, Python calls a reset an end
-    agent.works()
+    works(agent)
 
 
 @pytest.mark.parametrize(
@@ -407,9 +352,9 @@ def test_a_port_that_answers_nonsense_is_named_and_tried_at_growing_distances(
     assert words in line
     assert f"localhost:{proxy.port}" in line
     assert took >= 0.04 + 0.08 + 0.16, "the waits before the second, third and fourth"
-    assert agent.processor_seconds() < 0.5
+    assert processor_seconds(agent) < 0.5
     proxy.change("forward")
-    agent.works()
+    works(agent)
 
 
 def test_a_name_that_cannot_be_resolved_is_said_and_asked_for_again(
@@ -432,22 +377,22 @@ def test_a_name_that_cannot_be_resolved_is_said_and_asked_for_again(
     line = log.has("the name localhost cannot be resolved: Temporary failure", times=3)
     assert "check connection.endpoint and the DNS" in line
     down.set()
-    agent.works()
+    works(agent)
 
 
 def test_fifty_reconnects_leave_no_thread_and_no_descriptor_behind(
     start: Callable[..., Inside], proxy: Proxy, link: Link
 ) -> None:
     agent = start(replace(link, port=proxy.port), roll=0.0001)
-    agent.works()
+    works(agent)
     before = held()
-    used = agent.processor_seconds()
+    used = processor_seconds(agent)
     for _ in range(50):
         accepted = proxy.accepted
         proxy.reset_all()
         eventually(lambda accepted=accepted: proxy.accepted > accepted and agent.connected)  # type: ignore[misc]
-    assert agent.processor_seconds() - used < 3
-    agent.works()
+    assert processor_seconds(agent) - used < 3
+    works(agent)
     eventually(lambda: held() <= before)
 
 
@@ -464,7 +409,7 @@ def test_a_rival_with_our_client_id_is_suspected_and_neither_side_fights_at_full
 ) -> None:
     """This Mosquitto does not say why it closes."""
     agent = start(link)
-    agent.works()
+    works(agent)
     rival = PahoTransport(replace(link, thing=ThingName("pump-8")), lambda: 0.02)
     began = time.monotonic()
     rival.start(lambda _: None)
@@ -475,7 +420,7 @@ def test_a_rival_with_our_client_id_is_suspected_and_neither_side_fights_at_full
         rival.stop()
     assert "is there another client pump-7?" in line
     assert took >= 0.04 + 0.08 + 0.16 + 0.32, "what lies between five fights"
-    agent.works()
+    works(agent)
 
 
 def test_a_rival_of_which_the_broker_tells_is_named_with_what_to_do(
@@ -490,7 +435,7 @@ def test_a_rival_of_which_the_broker_tells_is_named_with_what_to_do(
             line = log.has("another client uses the id pump-7; give each its own (connection.client_id)", times=fights)
         assert time.monotonic() - began >= 0.04 + 0.08 + 0.16 + 0.32, "what lies between five fights"
         assert line.startswith(f"connection lost: {broker.link.address} ended the connection: Session taken over")
-        agent.works()
+        works(agent)
 
 
 # --- a broker with a policy, as AWS IoT enforces it ---------------------------------------------------------------
@@ -554,7 +499,7 @@ def test_what_was_denied_goes_through_once_the_policy_allows_it(
         agent.transport.renew()  # the daemon would claim again when its own wait is over; so it does at once
         assert eventually(lambda: agent.over(job_id)).status == "SUCCEEDED"
         log.has(f"messages to {UPDATE} are accepted again")
-        agent.works()
+        works(agent)
         assert not agent.transport._history.denials
 
 
@@ -567,7 +512,7 @@ def test_without_leave_to_ask_for_the_head_of_the_queue_jobs_still_come_by_notif
         log.has("3 connections ended right after a message to $aws/things/pump-7/jobs/$next/get")
         log.has("connection lost: ", times=3)
         eventually(lambda: agent.connected)
-        agent.works()
+        works(agent)
         assert broker.denied("publish $next/get") == 3
 
 
@@ -586,7 +531,7 @@ def test_a_subscription_on_which_the_broker_closes_is_found_and_named(
         log.has(named)
         assert len(log.lines("cannot connect: ")) == 3, "it takes two to see that it is no accident"
         broker.subscribe = ".*"
-        agent.works()
+        works(agent)
 
 
 def test_a_publish_that_is_refused_by_a_reason_code_is_named_and_the_connection_stays(
@@ -608,7 +553,7 @@ def test_a_publish_that_is_refused_by_a_reason_code_is_named_and_the_connection_
     mosquitto.stop()
     config.write_text(before)
     mosquitto.start()
-    agent.works()
+    works(agent)
 
 
 @pytest.fixture
@@ -645,7 +590,7 @@ def test_a_subscription_that_is_refused_by_a_reason_code_is_named_and_asked_for_
     log.has("Connection refused")
     mosquitto.start()
     with serving(agent.service, mosquitto, pki):
-        agent.works()
+        works(agent)
 
 
 def test_a_policy_without_receive_is_suspected_when_nothing_is_ever_answered(
@@ -667,4 +612,4 @@ def test_a_policy_without_receive_is_suspected_when_nothing_is_ever_answered(
         assert "requests and answered none" in line
         assert waits == pytest.approx([0.04, 0.08, 0.16, 0.32])
         broker.receive = True
-        agent.works()
+        works(agent)

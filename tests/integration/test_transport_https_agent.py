@@ -7,23 +7,16 @@ processes, and the Jobs service is behind a real HTTPS server with mutual TLS.
 from __future__ import annotations
 
 import logging
-import queue
 import ssl
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from thingjobs.cli.run import _parts
-from thingjobs.config import load
-from thingjobs.daemon import Daemon
-from thingjobs.journal import Journal
-from thingjobs.machine import Stopping
-from thingjobs.machine.events import Stop
 from thingjobs.model import ThingName
 from thingjobs.testing import JobsService, Lost
 from thingjobs.testing.web import Answer, WebJobsService
@@ -34,67 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.conftest import Pki
-    from tests.integration.conftest import Agent
+    from tests.integration.conftest import Agent, Inside
 
 THING = ThingName("pump-7")
 PATIENCE_SECONDS = 20.0
 DENIED = Answer(403, b'{"message":"no"}', {"x-amzn-ErrorType": "ForbiddenException"})
-
-
-class Inside:
-    """The agent on a thread of this process."""
-
-    def __init__(self, service: JobsService, web: WebJobsService, files: Agent, site: Site, polls: Polls) -> None:
-        config = load([files.config], environment={})
-        self.service = service
-        self.web = web
-        self.folder = files.folder
-        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._journal = Journal(config.state.directory)
-        self._journal.open()
-        self.transport = HttpsTransport(site, lambda: 0.02, polls=polls)
-        self.daemon = Daemon(_parts(config, self.transport, self._journal, self._inbox), self._inbox)
-        self._thread = threading.Thread(target=self.daemon.run, name="agent")
-        self._jobs = 0
-        hold = self.folder / "handlers" / "hold"
-        hold.write_text(
-            f"#!/bin/sh\necho ran >> {self.folder}/ran\nwhile [ ! -e {self.folder}/go ]; do sleep 0.05; done\n"
-        )
-        hold.chmod(0o755)
-
-    def start(self) -> Self:
-        self._thread.start()
-        return self
-
-    def stop(self) -> None:
-        self._inbox.put(Stop(Stopping.LEAVE))
-        self._thread.join(PATIENCE_SECONDS)
-        self._journal.close()
-
-    @property
-    def connected(self) -> bool:
-        return self.daemon.state.connected_at is not None
-
-    def queue(self, document: object) -> str:
-        """Queue a job and return its id."""
-        self._jobs += 1
-        self.service.create_job(f"job-{self._jobs}", document, [THING])
-        return f"job-{self._jobs}"
-
-    def over(self, job_id: str) -> Any:
-        """Return the execution if it is over, else None."""
-        view = self.service.execution(THING, job_id)
-        return view if view.status not in ("QUEUED", "IN_PROGRESS") else None
-
-    def went_through(self, job_id: str) -> None:
-        """Wait for a job: it was claimed once and finished once."""
-        view = eventually(lambda: self.over(job_id))
-        assert view.status == "SUCCEEDED", view.details
-        assert [change.status for change in view.history] == ["QUEUED", "IN_PROGRESS", "SUCCEEDED"]
-
-    def asked(self) -> list[str]:
-        """What the service was asked so far, in the words of its MQTT API."""
-        return [request.suffix for request in self.service.requests]
 
 
 def eventually(true: Callable[[], Any]) -> Any:
@@ -123,20 +60,19 @@ def web(pki: Pki) -> Iterator[WebJobsService]:
 
 
 @pytest.fixture
-def start(web: WebJobsService, new_agent: Callable[..., Agent], pki: Pki) -> Iterator[Callable[..., Inside]]:
+def start(
+    web: WebJobsService, new_agent: Callable[..., Agent], pki: Pki, inside: Callable[..., Inside]
+) -> Callable[..., Inside]:
     """Start agents; they stop at the end of the test."""
-    started: list[Inside] = []
 
     def make(polls: Polls | None = None, patience: float = 5.0) -> Inside:
         certificate, key = pki.device(THING)
         files = new_agent(THING, port=web.port, pair=(certificate, key), ca=pki.ca)
         link = Link("localhost", web.port, THING, THING, 300, certificate, key, pki.ca, patience=patience)
-        started.append(Inside(web._service, web, files, Site(link), polls or Polls(idle=0.5, busy=0.5)).start())
-        return started[-1]
+        transport = HttpsTransport(Site(link), lambda: 0.02, polls=polls or Polls(idle=0.5, busy=0.5))
+        return inside(web._service, files, transport)
 
-    yield make
-    for agent in started:
-        agent.stop()
+    return make
 
 
 def test_a_job_is_found_by_polling_and_goes_through(start: Callable[..., Inside]) -> None:
@@ -183,15 +119,17 @@ def test_while_a_job_runs_the_polls_carry_no_document(start: Callable[..., Insid
     agent.went_through(job_id)
 
 
-def test_a_server_that_goes_away_and_comes_back_neither_loses_nor_repeats_a_job(start: Callable[..., Inside]) -> None:
+def test_a_server_that_goes_away_and_comes_back_neither_loses_nor_repeats_a_job(
+    start: Callable[..., Inside], web: WebJobsService
+) -> None:
     agent = start()
     job_id = agent.queue(HOLD)
     eventually((agent.folder / "ran").exists)
-    agent.web.stop()
+    web.stop()
     eventually(lambda: not agent.connected)
     (agent.folder / "go").touch()
     time.sleep(0.5)  # the handler ends, and nobody can be told
-    agent.web.start()
+    web.start()
     agent.went_through(job_id)
     assert (agent.folder / "ran").read_text() == "ran\n"
     agent.went_through(agent.queue(ECHO))
@@ -281,19 +219,21 @@ def test_commit_is_proven_over_a_connection_opened_after_apply(start: Callable[.
     assert agent.asked().count("get") >= 2, "a connection begins with this"
 
 
-def test_many_jobs_and_connections_leave_no_thread_and_no_descriptor_behind(start: Callable[..., Inside]) -> None:
+def test_many_jobs_and_connections_leave_no_thread_and_no_descriptor_behind(
+    start: Callable[..., Inside], web: WebJobsService
+) -> None:
     agent = start(Polls(idle=0.1, busy=0.1))
     agent.went_through(agent.queue(ECHO))
 
     def held() -> int:
         return len(list(Path("/proc/self/fd").iterdir())) + len(threading.enumerate())
 
-    eventually(lambda: agent.web.connections == 0)
+    eventually(lambda: web.connections == 0)
     before = held()
     for _ in range(5):
         agent.transport.renew()
         agent.went_through(agent.queue(ECHO))
-    eventually(lambda: agent.web.connections == 0 and held() <= before)
+    eventually(lambda: web.connections == 0 and held() <= before)
 
 
 OTHERS = """
