@@ -7,7 +7,6 @@ Layout: RFC 5280 section 4.1, and X.690 for the encoding.
 from __future__ import annotations
 
 import datetime as dt
-import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ _CHARSETS = {
 #: Where a field stands in tbsCertificate, not counting the version, which may be left out.
 _VALIDITY, _SUBJECT = 3, 4
 _NAMES = {_VALIDITY: "dates", _SUBJECT: "subject"}
-_BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
+_BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 
 
 def cn_of(pem: bytes) -> str:
@@ -64,6 +63,8 @@ def _time(tag: int, value: bytes) -> dt.datetime:
         value = (b"19" if value >= b"50" else b"20") + value
     elif tag != _GENERALIZED_TIME:
         raise ValueError("holds a damaged certificate (a date is none)")
+    if value[-1:] != b"Z":  # RFC 5280 wants it, and without it a date is a moment in no place in particular.
+        raise ValueError("holds a damaged certificate (a date is none)")
     try:
         return dt.datetime.fromisoformat(f"{value[:8].decode('ascii')}T{value[8:].decode('ascii')}")
     except ValueError:
@@ -81,10 +82,10 @@ def _decoded(text: bytes) -> bytes:
 
 def _field(pem: bytes, index: int) -> bytes:
     """Return the content of a field of tbsCertificate, which is a sequence."""
-    block = _BLOCK.search(pem)
-    if block is None:
+    block, end, _ = pem.partition(_BEGIN)[2].partition(_END)
+    if not end:
         raise ValueError("holds no PEM certificate")
-    certificate = _only(_decoded(block[1]), _SEQUENCE)
+    certificate = _only(_decoded(block), _SEQUENCE)
     _, body = next(_elements(certificate), (0, b""))
     fields = [element for element in _elements(body) if element[0] != _VERSION]
     if len(fields) <= index or fields[index][0] != _SEQUENCE:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thingjobs import boot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: systemd-timesyncd makes it, once it has set the clock; whoever sets the clock by other means may do the same.
 SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
@@ -41,6 +45,21 @@ class Reading:
 def read() -> Reading:
     """Return the present reading."""
     return Reading(time.time(), boot.clock(), synchronised())
+
+
+def once_right(ask: Callable[[], bool] | None = None) -> Callable[[], float | None]:
+    """Return what tells the time: seconds since the epoch, None until a time service has set the clock.
+
+    A clock that was right once is trusted from then on.
+    """
+    trusted = False
+
+    def now() -> float | None:
+        nonlocal trusted
+        trusted = trusted or (ask or synchronised)()
+        return time.time() if trusted else None
+
+    return now
 
 
 def synchronised(file: Path = SYNCHRONISED) -> bool:

@@ -16,7 +16,7 @@ from thingjobs import boot, status
 from thingjobs.beginning import Beginning
 from thingjobs.cloud_desk import Answered, Desk
 from thingjobs.errors import StateBusyError, StateError
-from thingjobs.jobs import Connected, Disconnected
+from thingjobs.jobs import Connected, Described, Disconnected, Pending, Refused, Updated
 from thingjobs.keeper import Keeper
 from thingjobs.machine import State, Stopping, step
 from thingjobs.machine.effects import (
@@ -43,7 +43,10 @@ from thingjobs.machine.events import (
     NotSpawned,
     Stop,
 )
+from thingjobs.machine.state import Timer
+from thingjobs.machine.verbs import RESTART_NOTE
 from thingjobs.model import Phase
+from thingjobs.notify import Notifier, Pulse
 from thingjobs.policy import backoff
 from thingjobs.runner.events import Wanted
 from thingjobs.starter import Starter
@@ -56,11 +59,13 @@ if TYPE_CHECKING:
     from thingjobs.journal import Journal
     from thingjobs.judging import Judge as DocumentJudge
     from thingjobs.machine import Now
+    from thingjobs.machine.state import Job
     from thingjobs.model import Identity, Json, Record
     from thingjobs.policy import Settings
     from thingjobs.ports import Transport
     from thingjobs.registry import Registry
     from thingjobs.runner import Runner
+    from thingjobs.seeing.reporter import Reporter
 
 log = logging.getLogger("thingjobs")
 
@@ -89,6 +94,7 @@ class Parts:
         reboot: the program that reboots the machine, and its arguments.
         nonce: random, fresh for each start of the agent.
         thing: the thing's name, for people.
+        reporter: tells how the agent is; None: nobody is told.
     """
 
     settings: Settings
@@ -103,6 +109,7 @@ class Parts:
     reboot: Sequence[str]
     nonce: str
     thing: str
+    reporter: Reporter | None = None
 
 
 class Daemon:
@@ -113,6 +120,10 @@ class Daemon:
         inbox: the queue that every thread puts events on.
         observe: is told each step: the state before and after, and the notes.
         enough: says when the agent may end by itself; None: never.
+        reached: is called for each answer of the service.
+
+    Attributes:
+        restart: a verb waits for another agent, which is why this one ends.
     """
 
     def __init__(
@@ -122,11 +133,14 @@ class Daemon:
         *,
         observe: Callable[[State, State, Sequence[Note]], None] | None = None,
         enough: Callable[[State], bool] | None = None,
+        reached: Callable[[], None] = lambda: None,
     ) -> None:
         self._parts = parts
         self._inbox = inbox
         self._observe = observe
         self._enough = enough
+        self._reached = reached
+        self.restart = False
         self._soon: deque[Event] = deque()
         self._finished: deque[Record] = deque(maxlen=MAX_SHOWN_FINISHED)
         self._stop_at: float | None = None
@@ -135,6 +149,7 @@ class Daemon:
         self._lost = ""
         self._postponed = Postponed()
         self._beginning = Beginning(parts.journal, parts.runner, parts.handlers)
+        self._pulse = Pulse(Notifier(), 0)
         self._take_up_at: float | None = None
         self._take_up_tries = 0
         self._keeper = Keeper(parts.journal, self._troubles, self._known)
@@ -143,17 +158,24 @@ class Daemon:
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
-    def run(self, started: Callable[[], None] = lambda: None, renewed: Callable[[], None] = lambda: None) -> None:
+    def run(
+        self,
+        started: Callable[[], None] = lambda: None,
+        renewed: Callable[[], None] = lambda: None,
+        pulse: Pulse | None = None,
+    ) -> None:
         """Work until the agent is told to stop, or there is enough.
 
         Args:
             started: is called once the loop is about to begin.
             renewed: is called when the state folder had to be made anew.
+            pulse: tells the service manager that the loop turns.
 
         Raises:
             StateBusyError: the state folder was deleted, and another agent has made it anew.
         """
         self._keeper.renewed = renewed
+        self._pulse = pulse or self._pulse
         self._take_up()
         started()
         with contextlib.ExitStack() as end:  # One that fails to end keeps no other from it.
@@ -161,13 +183,18 @@ class Daemon:
             end.callback(self._parts.desk.stop)
             end.callback(self._parts.gates.stop)
             end.callback(self._parts.transport.stop)
+            if self._parts.reporter is not None:
+                end.callback(self._parts.reporter.stop)
             while not self._over():
                 with contextlib.suppress(queue.Empty):
                     self._take(self._inbox.get(timeout=self._wait()))
                 self._fire_timers()
+                self._end_for_another()
 
     def _wait(self) -> float | None:
-        own = (self._stop_at, self._take_up_at, self._postponed.next_due())
+        reporter = self._parts.reporter
+        told = reporter.next_due() if reporter else None
+        own = (self._stop_at, self._take_up_at, self._postponed.next_due(), self._pulse.due, told)
         dues = [due for due in (self.state.next_due(), *own) if due is not None]
         return max(0.0, min(dues) - boot.clock()) if dues else None
 
@@ -184,11 +211,14 @@ class Daemon:
             log.info("connected")
         elif isinstance(event, Disconnected):
             self._lost = event.reason
+        elif isinstance(event, (Updated, Described, Pending, Refused)):
+            self._reached()
         self._step(event)
 
     def _fire_timers(self) -> None:
         """Tell the core of each timer that is due; a step may change the others, so they are looked up anew."""
         now = boot.clock()
+        self._pulse.beat(now)
         while (due := self.state.next_due()) is not None and due <= now:
             self._step(self._earliest(due))
         if self._take_up_at is not None and self._take_up_at <= now:
@@ -196,6 +226,8 @@ class Daemon:
         for effect in self._postponed.take(now):
             self._try_again(effect)
             self._settle()
+        if self._parts.reporter is not None:
+            self._parts.reporter.act(now, self.status)
 
     def _try_again(self, effect: Judge | AskGates | Run) -> None:
         """Try to carry out what was postponed; nothing begins of what the service ended meanwhile."""
@@ -215,6 +247,12 @@ class Daemon:
                 if at == due:
                     return Due(timer, job.identity)
         raise AssertionError("a timer that is due must be somewhere")
+
+    def _end_for_another(self) -> None:
+        """End where a verb waits for another agent, once that is in the journal."""
+        if self.state.stopping is Stopping.NO and any(map(_wants_another, self.state.jobs.values())):
+            self.restart = True
+            self._take(Stop(Stopping.LEAVE))
 
     def _over(self) -> bool:
         state = self.state
@@ -326,7 +364,8 @@ class Daemon:
                 parts.transport.send(request)
             case Judge(execution):
                 boot.spare_files()
-                self._soon.append(Judged(execution.identity, parts.judge.judge(execution.document)))
+                verdict = parts.judge.judge(execution.document, execution.identity.job_id)
+                self._soon.append(Judged(execution.identity, verdict))
                 self._begun(execution.identity)
             case AskGates(record, before):
                 boot.spare_files()
@@ -389,6 +428,8 @@ class Daemon:
                 log.info("%s: %s%s%s", identity, job.phase, handler, _how_it_ends(job.record))
         if self._observe is not None:
             self._observe(before, self.state, notes)
+        if self._parts.reporter is not None:
+            self._parts.reporter.observe(before, self.state, boot.clock())
 
 
 def _how_it_ends(record: Record) -> str:
@@ -397,6 +438,10 @@ def _how_it_ends(record: Record) -> str:
     if result is None or record.phase not in (Phase.REPORTING, Phase.REFUSING):
         return ""
     return f": {result.status}" + (f", {result.code}: {result.reason}" if result.code else "")
+
+
+def _wants_another(job: Job) -> bool:
+    return job.record.note == RESTART_NOTE and job.running is None and Timer.SAVE not in job.timers
 
 
 def about(effect: Effect) -> Identity | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from thingjobs import records
@@ -25,10 +25,12 @@ class Loaded:
 
     Attributes:
         previous: the current generation was damaged, so this is the one before it.
+        born: the format that it was born with.
     """
 
     record: Record
     previous: bool = False
+    born: int = records.FORMAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,26 +98,26 @@ def _read_one(folder: Path, key: str, *, alone: bool) -> Loaded:
     generation before it. So a file that is cut and stands alone is such an end: the service has the result.
     """
     try:
-        return Loaded(_read(folder, key, "json"))
+        return _read(folder, key, "json")
     except records.CutError:
         if alone:
             raise
     except records.CorruptError:
         pass
     try:
-        return Loaded(_read(folder, key, "prev"), previous=True)
+        return replace(_read(folder, key, "prev"), previous=True)
     except records.CutError as error:
         raise records.CorruptError(str(error)) from None
 
 
-def _read(folder: Path, key: str, suffix: str) -> Record:
+def _read(folder: Path, key: str, suffix: str) -> Loaded:
     path = folder / f"{key}.{suffix}"
     try:
-        record = records.load(path.read_bytes())
+        record, born = records.load_born(path.read_bytes())
     except OSError as error:
         if error.errno in _PASSING:
             raise StateError(f"cannot read {path}: {error.strerror}") from None
         raise records.CorruptError(f"cannot read {path}: {error.strerror}") from None
     if record.identity.key != key:
         raise records.CorruptError(f"{path} holds the record of {record.identity.key}")
-    return record
+    return Loaded(record, born=born)

@@ -8,8 +8,9 @@ Three documents. Which of them a configuration needs depends on what says who th
 
 Sources: AWS IoT Core developer guide, "AWS IoT Core policies", "Publish/Subscribe policy examples" (`*` crosses
 slashes, `+` and `#` mean themselves), "Thing policy variables" (not for HTTP), "Action resources" (`topicfilter` for
-iot:Subscribe alone, `iotjobsdata` on things), "Authorizing direct calls to AWS services", "Cross-service confused
-deputy prevention"; the service authorization references of Amazon S3 and AWS Batch.
+iot:Subscribe alone, `iotjobsdata` on things, `iot:UpdateThingShadow` on a thing's shadow), "Authorizing direct calls to
+AWS services", "Cross-service confused deputy prevention"; the service authorization references of Amazon S3 and AWS
+Batch.
 """
 
 from __future__ import annotations
@@ -174,6 +175,8 @@ def _reaching(config: Config, place: Place, detail: _Detail) -> Iterator[Json]:
     if config.connection.transport == "https":
         thing = place.arn("iot", f"thing/{config.thing.name}")
         yield _allow([f"iotjobsdata:{operation}" for operation in _OPERATIONS], thing)
+        if config.report.shadow:
+            yield _allow("iot:UpdateThingShadow", f"{thing}/{config.report.shadow}")
         return
 
     def arns(kind: str, names: Sequence[str]) -> list[str]:
@@ -181,9 +184,15 @@ def _reaching(config: Config, place: Place, detail: _Detail) -> Iterator[Json]:
 
     requests, filters = detail.value
     yield _connect(config, place)
-    yield _allow("iot:Publish", arns("topic", requests))
+    yield _allow("iot:Publish", [*arns("topic", requests), *_shadow(config, place)])
     yield _allow("iot:Subscribe", arns("topicfilter", filters))
     yield _allow("iot:Receive", arns("topic", [name.replace("+", "*") for name in filters]))
+
+
+def _shadow(config: Config, place: Place) -> list[str]:
+    """Return what is published for the named shadow; its answers need no rights, as nobody listens to them."""
+    name = config.report.shadow
+    return [place.arn("iot", f"topic/$aws/things/{_thing(config)}/shadow/name/{name}/update")] if name else []
 
 
 def _connect(config: Config, place: Place) -> Json:

@@ -55,6 +55,8 @@ class Journal:
         #: Keys of finished executions, those first that finished first.
         self._finished: list[str] = []
         self._order = 0
+        #: The formats of those that were not born with the one of this release, by key.
+        self._born: dict[str, int] = {}
         self._reserve_gone = False
         self._emptied = False
 
@@ -185,7 +187,7 @@ class Journal:
             self._bury(record.identity.key)
 
     def _save(self, record: Record) -> None:
-        data = records.dump(record)
+        data = records.dump(record, self._born.get(record.identity.key))
         durable = record.phase is not Phase.DONE
         try:
             self._replace(record.identity.key, data, durable=durable)
@@ -244,6 +246,7 @@ class Journal:
             raise StateError(f"cannot remove {self._records}/{identity.key}.json: {_why(error)}") from None
 
     def _remove(self, key: str) -> None:
+        self._born.pop(key, None)
         # The current file goes last: without it, the generation before would be taken for the truth.
         for suffix in ("tmp", "prev", "json"):
             with contextlib.suppress(FileNotFoundError):
@@ -281,6 +284,7 @@ class Journal:
             with contextlib.suppress(OSError):
                 self._remove(key)
         self._remove_unfinished(names, found.newer)
+        self._born = {one.record.identity.key: one.born for one in found.loaded if one.born != records.FORMAT}
         done = [one.record for one in found.loaded if one.record.phase is Phase.DONE]
         self._finished = [record.identity.key for record in done]
         self._order = max((record.order for record in done), default=0)

@@ -6,6 +6,7 @@ core then follows.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import pwd
@@ -13,9 +14,13 @@ import re
 import shutil
 from fnmatch import fnmatchcase
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from thingjobs import clock
 from thingjobs.documents import AWS_STEPS, Asked, route
+from thingjobs.envelope import SIGNED, Here, Opened, opened
+from thingjobs.envelope.claims import moment
 from thingjobs.errors import DocumentError, HandlerError
 from thingjobs.manifest import forbidden_cloud, lacking
 from thingjobs.model import Code, Plan, Result, Status
@@ -23,11 +28,14 @@ from thingjobs.redact import redacted
 from thingjobs.registry import DECLARED, Registry, program_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from thingjobs.config import Config
+    from thingjobs.envelope.keys import Verify
     from thingjobs.registry import Handler
+
+log = logging.getLogger("thingjobs")
 
 #: Longer numbers are none: Python refuses to read those of thousands of digits.
 _NUMBERS = r"[0-9]{1,18}+(?:\.[0-9]{1,18}+)*+"
@@ -35,6 +43,9 @@ _VERSION = re.compile(rf"{_NUMBERS}(?![0-9])")
 #: A handler may be replaced while it is looked at; then it is looked at again.
 LOOKS = 3
 _CONSTRAINT = re.compile(rf"\s*(==|>=|<=|!=|>|<)?\s*({_NUMBERS})\s*")
+
+
+_NO_KEYS: Mapping[str, Verify] = MappingProxyType({})
 
 
 class ThisDevice:
@@ -67,7 +78,9 @@ class ThisDevice:
     def script(self, name: str) -> str | None:
         """Return the path of the executable script `name` in the scripts folder, None if there is none."""
         path: Path = self._config.handlers.scripts / name
-        if path.parent != self._config.handlers.scripts or not path.is_file() or not os.access(path, os.X_OK):
+        # Unlike those of a Path it never raises, for a name that is too long for instance.
+        there = os.path.isfile(path)  # noqa: PTH113
+        if path.parent != self._config.handlers.scripts or not there or not os.access(path, os.X_OK):
             return None
         if problem := program_problem(path):
             raise DocumentError(Code.HANDLER_BROKEN, f"the script {path} cannot be trusted: {problem}")
@@ -194,23 +207,71 @@ class Judge:
     """Makes a plan of a job document, or says why this device refuses it.
 
     A handler is pinned by that as far as the registry has a state folder that it may write.
+
+    Args:
+        config: what is allowed on this device.
+        registry: its handlers.
+        keys: those that vouch for signed documents, by name.
+        now: tells the time, seconds since the epoch; None: nobody has set the clock.
     """
 
-    def __init__(self, config: Config, registry: Registry) -> None:
+    def __init__(
+        self,
+        config: Config,
+        registry: Registry,
+        *,
+        keys: Mapping[str, Verify] = _NO_KEYS,
+        now: Callable[[], float | None] = clock.once_right(),  # noqa: B008 - one clock for all
+    ) -> None:
         self._config = config
         self._registry = registry
         self._device = ThisDevice(config, registry)
+        self._keys = keys
+        self._now = now
 
-    def judge(self, document: object) -> Plan | Result:
-        """Return the plan for `document`, or the result to refuse it with; None stands for one that is no object."""
+    def judge(self, document: object, job: str | None = None) -> Plan | Result:
+        """Return the plan for a document, or the result to refuse it with.
+
+        Args:
+            document: as it was delivered; None stands for one that is no object.
+            job: the id of its job; None: not known.
+
+        Raises:
+            StateError: it is signed for a time, and nobody has set the clock yet.
+        """
         if document is None:
             return Result(Status.REJECTED, Code.DOCUMENT_INVALID, "the job document must be a JSON object")
         try:
-            asked = route(document, self._device)
-            return self._steady_plan(asked)
+            return self._steady_plan(self._asked(document, job))
         except DocumentError as refusal:
             # Reasons quote what was found, and that may be a presigned URL.
             return Result(Status.REJECTED, refusal.code, redacted(refusal.reason))
+
+    def opened(self, document: object, job: str | None = None) -> Opened | None:
+        """Return what is in a signed document and who vouches for it, None if the document is not signed.
+
+        Raises:
+            DocumentError: it is signed, and nobody who is trusted vouches for it, here and now.
+            StateError: it is signed for a time, and nobody has set the clock yet.
+        """
+        if not isinstance(document, dict) or SIGNED not in document:
+            return None
+        return opened(document, self._keys, Here(self._config.thing.name, job, self._now()))
+
+    def _asked(self, document: object, job: str | None) -> Asked:
+        """Return what a document asks for, if it is signed where it must be."""
+        found = self.opened(document, job)
+        if found is not None:
+            if job is not None:
+                log.info("%s: signed by %s, good until %s", job, found.key, moment(found.not_after))
+            return route(found.document, self._device)
+        signed = self._config.signed
+        if signed.require and not signed.unsigned:  # Nobody need look further into what nobody vouches for.
+            raise _unsigned()
+        asked = route(document, self._device)
+        if signed.require and not any(fnmatchcase(asked.handler, pattern) for pattern in signed.unsigned):
+            raise _unsigned()
+        return asked
 
     def handler(self, asked: Asked) -> Handler:
         """Return the handler for what a document asks.
@@ -263,6 +324,11 @@ class Judge:
         operators = 60.0 * self._config.jobs.max_defer_minutes
         said = [seconds for seconds in (handler.max_defer, operators) if seconds]
         return min(said, default=None)
+
+
+def _unsigned() -> DocumentError:
+    how = "sign it with `thingjobs sign`"
+    return DocumentError(Code.DOCUMENT_UNSIGNED, f"the job document is not signed, as this device demands; {how}")
 
 
 def fits(version: str, constraint: str) -> bool:

@@ -80,6 +80,11 @@ class Code(StrEnum):
     DOCUMENT_INVALID = "document.invalid"
     DOCUMENT_UNKNOWN = "document.unknown"
     DOCUMENT_PLACEHOLDER = "document.placeholder"
+    DOCUMENT_UNSIGNED = "document.unsigned"
+    DOCUMENT_SIGNATURE = "document.signature"
+    DOCUMENT_MISDIRECTED = "document.misdirected"
+    DOCUMENT_EARLY = "document.early"
+    DOCUMENT_EXPIRED = "document.expired"
     CONDITION_FALSE = "condition.false"
     CONDITION_UNKNOWN = "condition.unknown"
     HANDLER_UNKNOWN = "handler.unknown"
@@ -147,6 +152,9 @@ class Identity:
     def __post_init__(self) -> None:
         if not JOB_ID_PATTERN.fullmatch(self.job_id):
             raise ValueError(f"{self.job_id!r} is not a job id")
+        # They are part of a file's name.
+        if not all(type(one) is int and abs(one) < 1 << 63 for one in (self.number, self.queued_at)):
+            raise ValueError(f"the execution of {self.job_id} has no number, or was never queued")
 
     def __str__(self) -> str:
         return f"{self.job_id}#{self.number}"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from thingjobs.jobs import Incoming, Request
+
+    #: What `ShadowTransport.tell` is.
+    Tell: TypeAlias = "Callable[[Shadow, Callable[[], None]], None]"
 
 
 class Transport(Protocol):
@@ -38,3 +42,27 @@ class Transport(Protocol):
 
     def stop(self) -> None:
         """Disconnect, end every thread, put nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What a named shadow of the thing is to say: UpdateThingShadow. Nothing hangs on it.
+
+    Attributes:
+        name: of the shadow.
+        document: the request, JSON.
+    """
+
+    name: str
+    document: bytes
+
+
+class ShadowTransport(Transport, Protocol):
+    """A transport that reaches the Device Shadow service as well."""
+
+    def tell(self, shadow: Shadow, taken: Callable[[], None]) -> None:
+        """Have a shadow say something; `taken` is called, from any thread, when the other end took it, else never.
+
+        It never gets into the way of a request: it is left out without a connection, while a request is under way,
+        and while it is held back because the service denied it.
+        """

@@ -1,17 +1,22 @@
 """The journal's record as JSON and back: the on-disk formats. Pure; `journal` does the files.
 
 Each release reads and writes its own format and the one before, because a device that falls back to its old image
-gets the old agent back. Format 1 is the first. The first line means the same in every format to come: its number,
-and the SHA-256 of that number, a newline and the second line. So a release tells a record that is newer than itself,
-which it leaves alone, from one of its own whose number was damaged, which has a generation before it.
+gets the old agent back; a record keeps the format that it was born with. Format 1 is the first. The first line means
+the same in every format to come: its number, and the SHA-256 of that number, a newline and the second line. So a
+release tells a record that is newer than itself, which it leaves alone, from one of its own whose number was damaged,
+which has a generation before it.
+
+What a release may add without a new format: keys, which earlier releases leave out, and which it reads with a default;
+and codes, which earlier releases report as `handler.failed`. Another phase, verb, status or meaning is a new format:
+FORMAT and STEP change then, and nothing of what stands behind the step before.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, TypeVar
 
 from thingjobs.errors import StateError
 from thingjobs.model import (
@@ -31,13 +36,33 @@ from thingjobs.model import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from thingjobs.model import Json
 
+Value = TypeVar("Value")
+
 FORMAT = 1
-READABLE = frozenset({1})
 LINES = 2
 #: How every record begins.
 _BEGINNING = b'{"format": '
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The way between the format before and FORMAT, for a record as JSON.
+
+    Attributes:
+        up: makes FORMAT of the one before.
+        down: makes the one before of FORMAT, as far as that can say it.
+    """
+
+    up: Callable[[Json], Json]
+    down: Callable[[Json], Json]
+
+
+#: None: this is the first format.
+STEP: Step | None = None
 
 
 class CorruptError(StateError):
@@ -52,15 +77,40 @@ class NewerError(StateError):
     """A later release wrote this; it is left as it is."""
 
 
-def dump(record: Record) -> bytes:
-    """Return the bytes of `record`: a line of JSON with format and checksum, and a line of JSON with the record."""
-    body = json.dumps(_to_json(record), separators=(",", ":")).encode()
-    header = json.dumps({"format": FORMAT, "sha256": _digest(FORMAT, body)}).encode()
+def readable() -> frozenset[int]:
+    """Return the formats that this release reads and writes."""
+    return frozenset({FORMAT} if STEP is None else {FORMAT - 1, FORMAT})
+
+
+def dump(record: Record, number: int | None = None) -> bytes:
+    """Return the bytes of `record`: a line of JSON with format and checksum, and a line of JSON with the record.
+
+    Args:
+        record: the record.
+        number: the format that it was born with; None: it is born now.
+    """
+    content = _to_json(record)
+    number = FORMAT if number is None else number
+    if STEP is not None and number != FORMAT:
+        content = STEP.down(content)
+    body = json.dumps(content, separators=(",", ":")).encode()
+    header = json.dumps({"format": number, "sha256": _digest(number, body)}).encode()
     return header + b"\n" + body + b"\n"
 
 
 def load(data: bytes) -> Record:
     """Return the record in `data`.
+
+    Raises:
+        CutError: the bytes are cut.
+        CorruptError: the bytes are changed, or make no sense.
+        NewerError: the format is one that this release does not know.
+    """
+    return load_born(data)[0]
+
+
+def load_born(data: bytes) -> tuple[Record, int]:
+    """Return the record in `data`, and the format that it was born with.
 
     Raises:
         CutError: the bytes are cut.
@@ -77,12 +127,14 @@ def load(data: bytes) -> Record:
         raise CorruptError(f"cannot read its first line: {error}") from None
     if not isinstance(number, int) or _digest(number, body) != digest or not data.endswith(b"\n"):
         raise CorruptError("its checksum does not fit")
-    if number not in READABLE:
-        raise NewerError(f"it has format {number}, and this release reads {sorted(READABLE)}")
+    if number not in readable():
+        raise NewerError(f"it has format {number}, and this release reads {sorted(readable())}")
     try:
-        return _from_json(json.loads(body))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CorruptError(f"cannot read the record: {error!r}") from None
+        content = json.loads(body)
+        return _from_json(STEP.up(content) if STEP is not None and number != FORMAT else content), number
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        # Cut: some of these repeat all that they could not read.
+        raise CorruptError(f"cannot read the record: {error!r:.200}") from None
 
 
 def _is_cut(data: bytes) -> bool:
@@ -140,14 +192,14 @@ def _from_json(raw: Json) -> Record:
         plan=_plan_from_json(raw["plan"]),
         document=raw["document"],
         verb=_verb(raw["verb"]),
-        process=Process(**process) if process else None,
+        process=_known(Process, process) if process else None,
         attempts={Verb(verb): int(count) for verb, count in raw["attempts"].items()},
         deaths=raw["deaths"],
         reboots=raw["reboots"],
         reboot_asked=raw["rebootAsked"],
         again=_verb(raw["again"]),
         boot=raw["boot"],
-        until=Deadline(**until) if until else None,
+        until=_known(Deadline, until) if until else None,
         applied=raw["applied"],
         cancelled=raw["cancelled"],
         ended=Status(raw["ended"]) if raw["ended"] else None,
@@ -160,6 +212,12 @@ def _from_json(raw: Json) -> Record:
         finished_at=raw["finishedAt"],
         order=raw.get("order", 0),
     )
+
+
+def _known(kind: Callable[..., Value], raw: Json) -> Value:
+    """Make a value of what this release knows of it."""
+    names = {one.name for one in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in raw.items() if name in names})
 
 
 def _verb(value: str | None) -> Verb | None:
@@ -198,7 +256,7 @@ def _plan_from_json(raw: Json) -> Plan:
         version=raw["version"],
         params=raw["params"],
         user=raw["user"],
-        limits=Limits(**raw["limits"]),
+        limits=_known(Limits, raw["limits"]),
         apply_rerun=raw["applyRerun"],
         cancel_apply=raw["cancelApply"],
         elsewhere=raw["elsewhere"],
@@ -207,7 +265,7 @@ def _plan_from_json(raw: Json) -> Plan:
         max_defer=raw["maxDefer"],
         keeps_daemons=raw["keepsDaemons"],
         resumes_across_versions=raw["resumesAcrossVersions"],
-        resources=Resources(**raw["resources"]),
+        resources=_known(Resources, raw["resources"]),
         needs=frozenset(raw["needs"]),
     )
 
@@ -219,4 +277,7 @@ def _result_to_json(result: Result | None) -> Json | None:
 def _result_from_json(raw: Json | None) -> Result | None:
     if raw is None:
         return None
-    return Result(Status(raw["status"]), Code(raw["code"]) if raw["code"] else None, raw["reason"])
+    status, code, reason = Status(raw["status"]), raw["code"], raw["reason"]
+    if isinstance(code, str) and code and code not in set(Code):
+        return Result(status, Code.HANDLER_FAILED, f"{code}: {reason}")
+    return Result(status, Code(code) if code else None, reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from thingjobs import boot
@@ -60,6 +61,8 @@ class Starter:
             return NotSpawned(identity, run.verb, str(error))
 
     def _spawned(self, run: Run) -> Process:
+        plan = replace(run.record.plan, argv=self._handlers.program(run.record.plan))
+        run = replace(run, record=replace(run.record, plan=plan))
         try:
             return self._runner.spawn(run)
         except ScarceError as error:

@@ -1,11 +1,15 @@
-"""What the agent is doing, as a JSON object that people and programs read: pure, from the core's state and records."""
+"""What the agent is doing, as a JSON object that people and programs read: pure, from the core's state and records.
+
+Handlers and gates have their say in it, and nothing of what they say that must stay secret.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from thingjobs.machine.state import UNCLAIMED, Timer
+from thingjobs.machine.state import UNCLAIMED, Stopping, Timer
 from thingjobs.model import Phase
+from thingjobs.redact import redacted_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,13 +33,19 @@ def of_agent(state: State, finished: Iterable[Record], *, thing: str, clock: flo
     """
     since = state.connected_at
     jobs = [of_job(job, clock) for job in state.jobs.values()]
-    return {
+    foreign = sorted(state.foreign, key=str)
+    found: Json = {
         **_common(thing, jobs, [job.record for job in state.jobs.values()], finished),
         "running": True,
         "connected": since is not None,
+        "agent": state.settings.agent,
         "connectedSeconds": None if since is None else round(clock - since),
         "unconnected": lost if since is None else "",
+        "foreign": [{"jobId": one.job_id, "executionNumber": one.number} for one in foreign],
+        "stopping": state.stopping is not Stopping.NO,
     }
+    hidden: Json = redacted_json(found)
+    return hidden
 
 
 def of_journal(records: Iterable[Record], *, thing: str) -> Json:
@@ -44,7 +54,9 @@ def of_journal(records: Iterable[Record], *, thing: str) -> Json:
     open_ = [record for record in everything if record.phase is not Phase.DONE]
     done = [record for record in everything if record.phase is Phase.DONE]
     common = _common(thing, [_of_record(record) for record in open_], open_, done)
-    return {**common, "running": False, "connected": False, "connectedSeconds": None, "unconnected": ""}
+    absent = {"running": False, "connected": False, "connectedSeconds": None, "unconnected": ""}
+    hidden: Json = redacted_json({**common, **absent, "agent": "", "foreign": [], "stopping": False})
+    return hidden
 
 
 def _common(thing: str, jobs: list[Json], open_: list[Record], finished: Iterable[Record]) -> Json:
@@ -67,6 +79,7 @@ def of_job(job: Job, clock: float) -> Json:
         "progress": job.heard.percent,
         "message": job.heard.message,
         "waits": job.record.note or str(job.phase) if waits else "",
+        "before": job.gate,
         "againSeconds": None if again is None else max(0, round(again - clock)),
         "claimed": job.phase not in UNCLAIMED,
     }

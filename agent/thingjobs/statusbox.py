@@ -126,9 +126,11 @@ def ask(folder: Path) -> Json | None:
     except OSError as error:
         raise StateError(f"cannot ask the agent at {folder / NAME}: {error.strerror or error}") from None
     try:
-        answer: Json = json.loads(data)
-    except ValueError:
-        raise StateError(f"cannot ask the agent at {folder / NAME}: it did not answer") from None
+        answer = json.loads(data)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        raise StateError(f"cannot ask the agent at {folder / NAME}: it did not answer")
     return answer
 
 

@@ -32,6 +32,7 @@ from thingjobs.jobs import (
     Updated,
 )
 from thingjobs.model import Execution, Identity, JobId, Status
+from thingjobs.redact import discreet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,8 +86,8 @@ TAILS = frozenset({"stdout", "stderr"})
 def legal_details(ours: Mapping[str, str], theirs: Mapping[str, str]) -> dict[str, str]:
     """Return the pairs that the service will store: ours first, then the handler's while there is room.
 
-    Values are cleaned and cut; a pair whose value is empty after that, or whose key is illegal, is left out; the
-    handler cannot replace a pair of ours, nor fill one that we leave empty.
+    Values are cleaned, freed of credentials and cut; a pair whose value is empty after that, or whose key is illegal,
+    is left out; the handler cannot replace a pair of ours, nor fill one that we leave empty.
     """
     legal: dict[str, str] = {}
     for key, raw in [*ours.items(), *((key, raw) for key, raw in theirs.items() if key not in ours)]:
@@ -94,7 +95,7 @@ def legal_details(ours: Mapping[str, str], theirs: Mapping[str, str]) -> dict[st
             break
         if key in legal or not _KEY.fullmatch(key):
             continue
-        text = clean(raw)
+        text = clean(discreet(raw))
         value = (tail(text) if key in TAILS else head(text)).strip()
         if value:
             legal[key] = value
@@ -308,14 +309,14 @@ def _identity(raw: Json) -> Identity:
     try:
         return Identity(JobId(_text(raw, "jobId")), _whole(raw, "executionNumber"), int(seconds))
     except ValueError as error:
-        raise WireError(f"cannot read an execution: {error}") from None
+        raise WireError(f"cannot read an execution: {error!s:.200}") from None
 
 
 def _status(raw: Json) -> Status:
     try:
         return Status(_text(raw, "status"))
     except ValueError as error:
-        raise WireError(f"cannot read an execution: {error}") from None
+        raise WireError(f"cannot read an execution: {error!s:.200}") from None
 
 
 def _details(value: object) -> Mapping[str, str]:

@@ -6,7 +6,6 @@ import glob
 import hashlib
 import os
 import stat
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 from thingjobs.fetch import FetchError, upload
 from thingjobs.fetch.rules import Digest, Rules, objection
 from thingjobs.handler import Failed, Reject
+from thingjobs.interpreter import isolated
 from thingjobs.model import Code
 from thingjobs_handlers import evidence
 from thingjobs_handlers.bundle import Bundle
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from thingjobs.handler import Context
 
+_COMMAND = "import sys; from thingjobs.cli import main; sys.exit(main())"
 _MIB = 1 << 20
 _MAX_FILES = 200
 #: Of one log of a job, and of one file that is asked for, the end.
@@ -115,7 +116,7 @@ def _sources(ctx: Context) -> Iterator[tuple[str, Callable[[], bytes]]]:
     yield "device.json", evidence.device
     yield "os-release", Path("/etc/os-release").read_bytes
     config = ("--config", told["config"]) if told.get("config") else ()
-    argv = (sys.executable, "-I", "-m", "thingjobs", "status", "--json", *config)
+    argv = (*isolated(_COMMAND), "status", "--json", *config)
     yield "agent/status.json", partial(evidence.output, argv)
     if told.get("state"):
         state = Path(told["state"])

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import pwd
 import re
 import shutil
 import stat
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from thingjobs import manifest
-from thingjobs.fetch.rules import FetchError, parse_digest
 from thingjobs.handler import ENTRY_POINT_GROUP, Failed, Outcome, Reject
 from thingjobs.model import Code
 from thingjobs_handlers.archives import ArchiveError, unpack
+from thingjobs_handlers.files import told, write_durably
 from thingjobs_handlers.settings import needed
-from thingjobs_handlers.versions import OccupiedError, Versions
+from thingjobs_handlers.versions import OccupiedError, Versions, key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from thingjobs.handler import Context
 
 MAX_ARCHIVE_BYTES = 128 << 20
-#: Of the digest: as many as no two versions will ever share.
-_KEY_DIGITS = 32
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,7 @@ class InstallHandler:
         place = _Place(ctx, params)
         archive = ctx.download(params.url, "handler.archive", digest=params.digest, max_bytes=MAX_ARCHIVE_BYTES)
         ctx.progress(message="unpacking")
-        with _told():
+        with told():
             for folder in (place.unpacked, place.staged):
                 shutil.rmtree(folder, ignore_errors=True)
             try:
@@ -99,7 +93,7 @@ class InstallHandler:
             Failed: it cannot be written.
         """
         place = _Place(ctx, params)
-        with _told():
+        with told():
             place.note_before()
             if not place.versions.holds(place.key) and not place.staged.is_dir():
                 raise Failed("what was unpacked for this job is gone: try it again")
@@ -126,7 +120,7 @@ class InstallHandler:
     def commit(self, ctx: Context, params: Params) -> None:
         """Remove all versions but this one and the one before."""
         place = _Place(ctx, params)
-        with _told():
+        with told():
             place.versions.prune({place.key, place.before().link or place.key})
 
     def rollback(self, ctx: Context, params: Params) -> None:
@@ -137,7 +131,7 @@ class InstallHandler:
         """
         place = _Place(ctx, params)
         before = place.before()
-        with _told():
+        with told():
             if params.activate and before.noted and place.versions.current() == place.key != before.link:
                 if before.link is not None and not place.versions.holds(before.link):
                     raise Failed(f"cannot go back to {place.versions.at(before.link)}: it is gone")
@@ -173,7 +167,7 @@ class _Place:
         self._note = ctx.dir / "before.json"
         self.unpacked = ctx.dir / "unpacked"
         self.staged = ctx.dir / "staged"
-        self.key = _key(params)
+        self.key = key_of(params.digest)
         directory = Path(needed(ctx, "handlers"))
         _check_name(params.name)
         _check_owner(directory)
@@ -196,17 +190,7 @@ class _Place:
         if self.before().noted:
             return
         found = {"link": self.versions.current(), "held": self.versions.holds(self.key)}
-        fresh = self._note.with_suffix(".new")
-        with fresh.open("w", encoding="utf-8") as file:
-            json.dump(found, file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._note)
-        folder = os.open(self._note.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_durably(self._note, json.dumps(found))
 
     def before(self) -> _Before:
         """Return what was stored."""
@@ -241,16 +225,6 @@ def _program_problems(folder: Path, program: str) -> list[str]:
     if not stat.S_ISREG(found.st_mode):
         return [f"its program {program} is no file"]
     return [] if found.st_mode & 0o100 else [f"its program {program} may not be executed: pack it with mode 755"]
-
-
-def _key(params: Params) -> str:
-    try:
-        digest = parse_digest(params.digest)
-    except FetchError as error:
-        raise Reject(error.reason, code=error.code) from None
-    if not digest.name:
-        raise Reject("the digest of the archive is missing", code=Code.FETCH_DIGEST)
-    return digest.value[:_KEY_DIGITS]
 
 
 def _check_name(name: str) -> None:
@@ -291,14 +265,3 @@ def _top(unpacked: Path, name: str) -> Path:
 def _go_on(ctx: Context) -> None:
     if ctx.cancelled:
         raise Failed("it was stopped while it unpacked the archive", code=Code.CANCELLED)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turn what the disk says into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = f"{error.filename or 'cannot write'}: {error.strerror}"
-        raise Failed(reason, code=Code.FETCH_SPACE if full else "") from error

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from thingjobs.interpreter import isolated
 from thingjobs.model import Code
 from thingjobs_handlers import packages, services
 from thingjobs_handlers.processes import Program
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 REBOOT = "reboot"
 
-_DOWNLOAD = Path(__file__).with_name("download.py")
+_DOWNLOAD = "import sys; from thingjobs_handlers.download import main; sys.exit(main())"
 #: The exit statuses of `download`.
 _DOWNLOAD_FAILURES = MappingProxyType({20: Code.FETCH_FAILED, 21: Code.FETCH_SPACE, 22: Code.FETCH_DIGEST})
 #: What AWS documents for a download step is a URL and a path: no digest, and http as well.
@@ -101,7 +100,7 @@ def _download(step: Step, downloads: Mapping[str, Any]) -> Program:
     url, path = step.argv
     policy = {key: downloads[name] for name, key in _POLICY.items() if name in downloads}
     return Program(
-        argv=(sys.executable, "-I", str(_DOWNLOAD)),
+        argv=isolated(_DOWNLOAD),
         user=step.user,
         stdin=json.dumps({"url": url, "path": path, "rules": {**DOWNLOAD_RULES, **policy}}),
         failures=_DOWNLOAD_FAILURES,

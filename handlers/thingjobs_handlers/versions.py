@@ -1,4 +1,4 @@
-"""Versions of a handler side by side, and a link to the one that counts.
+"""Versions of a handler, or of the agent, side by side, and a link to the one that counts.
 
 DIRECTORY/NAME                       -> .versions/NAME/KEY
 DIRECTORY/.versions/NAME/KEY         one folder for each version, complete or not there
@@ -11,8 +11,31 @@ import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from thingjobs.fetch.rules import FetchError, parse_digest
+from thingjobs.handler import Reject
+from thingjobs.model import Code
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+#: Of the digest: as many as no two versions will ever share.
+_KEY_DIGITS = 32
+
+
+def key_of(digest: str) -> str:
+    """Return the key of the version that comes in an archive with that digest.
+
+    Raises:
+        Reject: it is no digest.
+    """
+    try:
+        found = parse_digest(digest)
+    except FetchError as error:
+        raise Reject(error.reason, code=error.code) from None
+    if not found.name:
+        raise Reject("the digest of the archive is missing", code=Code.FETCH_DIGEST)
+    return found.value[:_KEY_DIGITS]
 
 
 class OccupiedError(Exception):

@@ -216,6 +216,9 @@ class Short:
     def changed(self, plan: Plan) -> str:
         return "" if plan.argv else "it was changed"
 
+    def program(self, plan: Plan) -> tuple[str, ...]:
+        return plan.argv
+
 
 def test_the_reserve_is_given_up_for_a_verb_that_finds_no_room() -> None:
     rich, poor = Short(reserve=True), Short(reserve=False)

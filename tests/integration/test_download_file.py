@@ -487,7 +487,7 @@ def test_the_url_is_not_to_be_seen_in_the_list_of_processes(web: Web, tmp_path: 
                 words = process.read_text()
             except OSError:
                 continue
-            if "download.py" in words:
+            if "thingjobs_handlers.download" in words:
                 seen.append(words)
         answer.say(b"x")
 

@@ -7,18 +7,17 @@ a server of ours puts before it, and it tells its services apart by signatures.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import http.client
 import json
 import queue
 import ssl
+import threading
+import time
 import uuid
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from thingjobs.cloud.credentials import Credentials
-from thingjobs.cloud.signing import sign
 from thingjobs.jobs import (
     Connected,
     Describe,
@@ -36,20 +35,21 @@ from thingjobs.jobs import (
     Updated,
 )
 from thingjobs.model import JobId, Status, ThingName
+from thingjobs.ports import Shadow
 from thingjobs.testing import JobsService
 from thingjobs.testing.web import Answer, Call, WebJobsService
 from thingjobs.transport.awsiot import AwsIotTransport
 from thingjobs.transport.dial import Link
 from thingjobs.transport.https import HttpsTransport, Polls, Site
+from thingjobs.transport.https_signer import JobsSigner
 from thingjobs.transport.paho import PahoTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from requests import PreparedRequest
     from tests.conftest import Ministack, Pki
 
-    from thingjobs.ports import Transport
+    from thingjobs.ports import ShadowTransport as Transport
 
 DOCUMENT = {"handler": "greet", "text": 'Grüße "aus" 東京 \\ 🚀'}
 PATIENCE_SECONDS = 20.0
@@ -66,6 +66,11 @@ class Line:
         self.iot = ministack.boto("iot")
         self._put: queue.SimpleQueue[Incoming] = queue.SimpleQueue()
         transport.start(self._put.put)
+
+    def shadow(self, ministack: Ministack) -> Any:
+        """Return what the shadow `thingjobs` reports."""
+        found = ministack.boto("iot-data").get_thing_shadow(thingName=self.thing, shadowName="thingjobs")
+        return json.loads(found["payload"].read())["state"]["reported"]
 
     def skip_to(self, kind: type[Kind]) -> Kind:
         while not isinstance(came := self._put.get(timeout=PATIENCE_SECONDS), kind):
@@ -88,22 +93,6 @@ class Line:
 
     def status(self, job_id: JobId) -> str:
         return str(self.iot.describe_job_execution(jobId=job_id, thingName=self.thing)["execution"]["status"])
-
-
-class Signer:
-    """Signs as `aws configure` would have it."""
-
-    def sign(self, request: PreparedRequest) -> None:
-        sign(
-            request,
-            Credentials("test", "test"),
-            region="us-east-1",
-            service="iot-jobs-data",
-            at=dt.datetime.now(dt.UTC),
-        )
-
-    def refused(self) -> None:
-        raise AssertionError("ministack takes any signature")
 
 
 def mqtt_link(ministack: Ministack, thing: ThingName, **more: Any) -> Link:
@@ -146,9 +135,13 @@ def https(ministack: Ministack, thing: ThingName, request: pytest.FixtureRequest
             return Answer(response.status, body, kept)
 
     ministack.new_thing(thing)
+    # Its control plane, which makes the jobs, has the same keys.
+    environment: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    environment.setenv("AWS_ACCESS_KEY_ID", "test")
+    environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
     with WebJobsService(JobsService(), tls=tls) as web:
         web.interpose(forward)
-        site = Site(Link("localhost", web.port, thing, thing, ca=pki.ca), signer=Signer())
+        site = Site(Link("localhost", web.port, thing, thing, ca=pki.ca), signer=JobsSigner("us-east-1"))
         yield HttpsTransport(site, lambda: 0.02, polls=Polls(3600.0, 3600.0))
 
 
@@ -193,6 +186,18 @@ def test_an_execution_is_found_claimed_and_finished_and_boto3_sees_it(line: Line
 
     assert isinstance(line.ask(update("t6", job_id, 2, Status.SUCCEEDED)), Updated)
     assert line.status(job_id) == "SUCCEEDED"
+
+
+def test_a_named_shadow_is_updated_and_boto3_sees_it(line: Line, ministack: Ministack) -> None:
+    taken = threading.Event()
+    for reported in ({"agent": "1.0", "waiting": {"job": "fw-7"}}, {"agent": "1.1", "waiting": {"job": None}}):
+        taken.clear()
+        line.transport.tell(Shadow("thingjobs", json.dumps({"state": {"reported": reported}}).encode()), taken.set)
+        assert taken.wait(PATIENCE_SECONDS)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (found := line.shadow(ministack)) != {"agent": "1.1", "waiting": {}}:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.02)
 
 
 def test_refusals_carry_their_code_and_what_is_stored(line: Line) -> None:

@@ -66,8 +66,11 @@ TEXTS: dict[str, tuple[list[str], list[str]]] = {
     "cloud.account": (["", "123456789012"], ["12345678901", "1234567890123", "1234-5678-9012"]),
     "cloud.role_alias": (["", "device-role", "a=,@-_", "x" * 128], ["x" * 129, "a/b", "a b"]),
     "cloud.credentials_endpoint": (["", "c.credentials.iot.eu-west-1.amazonaws.com", "h:443"], ["https://h", "h:x"]),
+    "signed.keys": (["/k", "k"], ["", "\x00"]),
     "system.boot_id_file": (["/b"], ["", "\x00"]),
     "state.directory": (["/var/lib/x", "state"], ["", "\x00"]),
+    "report.textfile": (["", "/run/t.prom", "t.prom"], ["a\x00", "a\nb"]),
+    "report.shadow": (["", "thingjobs", "a:b_C-9", "x" * 64], ["x" * 65, "$package", "a b", "a/b", "a\n"]),
 }
 LISTS: dict[str, tuple[list[object], list[object]]] = {
     "jobs.only": ([[], ["*"], ["fw-*", "x"]], ["*", [""], [3], [["*"]], ["a\n"]]),
@@ -89,6 +92,7 @@ LISTS: dict[str, tuple[list[object], list[object]]] = {
     "cloud.allow_s3_jobs": ([[], ["*"]], ["*", [""]]),
     "cloud.allow_batch_jobs": ([[], ["*"]], ["*", [""]]),
     "cloud.handlers": ([[], ["lamp-*"]], ["*", [""]]),
+    "signed.unsigned": ([[], ["collect"]], ["*", [""], [1]]),
     "system.reboot": ([["reboot"], ["systemctl", "reboot"], []], ["reboot", [""], ["reboot", 1]]),
     "facts": ([{}, {"site": "north", "a.b": ""}], ["site", ["site"]]),
 }

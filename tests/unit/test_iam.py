@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thingjobs import iam
+from thingjobs.config import Report
 from thingjobs.config.judge import Source
 from thingjobs.config.settle import Host, settle
 from thingjobs.iam import Name, Place
 from thingjobs.jobs import Describe, DescribeNext, GetPending, Update
 from thingjobs.model import JobId, Status
-from thingjobs.transport.https_wire import call_for, operation_of
+from thingjobs.ports import Shadow
+from thingjobs.transport.https_wire import call_for, operation_of, shadow_call
+from thingjobs.transport.patience import kind_of, topic_of
 from thingjobs.transport.topics import Topics
 
 if TYPE_CHECKING:
@@ -148,10 +152,21 @@ def over_https(config: Config, place: Place, job_ids: list[str]) -> set[tuple[st
     return {(f"iotjobsdata:{operation_of(request)}", thing) for request in wanted}
 
 
+def of_shadow(config: Config, place: Place) -> set[tuple[str, str]]:
+    """Return what the agent does to tell its shadow something."""
+    thing, shadow = config.thing.name, Shadow(config.report.shadow, b"{}")
+    if not shadow.name:
+        return set()
+    if config.connection.transport == "https":
+        assert shadow_call(shadow, thing).path.endswith(f"/shadow?name={quote(shadow.name)}")
+        return {("iot:UpdateThingShadow", place.arn("iot", f"thing/{thing}/{shadow.name}"))}
+    return {("iot:Publish", place.arn("iot", f"topic/{topic_of(thing, kind_of(shadow))}"))}
+
+
 def done(config: Config, place: Place, *job_ids: str) -> set[tuple[str, str]]:
-    """Return what the agent does to get and report these jobs."""
+    """Return what the agent does to get and report these jobs, and to tell how it is."""
     how = over_https if config.connection.transport == "https" else over_mqtt
-    return how(config, place, [*job_ids])
+    return how(config, place, [*job_ids]) | of_shadow(config, place)
 
 
 def session_of(config: Config) -> Session:
@@ -182,6 +197,12 @@ def others(config: Config, place: Place) -> set[tuple[str, str]]:
         found.add(("iot:Subscribe", place.arn("iot", f"topicfilter/{topic}")))
     own = place.arn("iot", f"thing/{thing}")
     found |= {(f"iot:{action}", own) for action in ("UpdateThing", "DescribeThing", "GetThingShadow", "DeleteThing")}
+    for name in ("thingjobsx", "x", config.report.shadow + "x"):
+        found.add(("iot:UpdateThingShadow", f"{own}/{name}"))
+        found.add(("iot:Publish", place.arn("iot", f"topic/$aws/things/{thing}/shadow/name/{name}/update")))
+    shadow = config.report.shadow
+    found |= {("iot:UpdateThingShadow", own), ("iot:GetThingShadow", f"{own}/{shadow}")}
+    found.add(("iot:Publish", place.arn("iot", f"topic/$aws/things/{thing}/shadow/name/{shadow}/get")))
     found |= {("iotjobsdata:StartNextPendingJobExecution", own), ("iot:UpdateJobExecution", own)}
     topic = place.arn("iot", f"topic/$aws/things/{thing}/jobs/get")
     found |= {("iot:RetainPublish", topic), ("iot:Subscribe", topic), ("iot:Connect", topic)}
@@ -218,7 +239,8 @@ def configurations(draw: st.DrawFn) -> Config:
     cloud: dict[str, Any] = {}
     if "pkcs11" not in way and way.get("certificate") != "" and draw(st.booleans()):
         cloud = {**ALIAS, "role_alias": draw(st.from_regex(r"[A-Za-z0-9_=,@-]{1,128}", fullmatch=True))}
-    return configured(thing, cloud, **way)
+    shadow = draw(st.sampled_from(["", "thingjobs", "a:b_C-9", "x" * 64]))
+    return replace(configured(thing, cloud, **way), report=Report(shadow=shadow))
 
 
 def reaching(config: Config) -> Name:

@@ -258,5 +258,49 @@ def test_a_damaged_record_of_a_newer_format_is_corrupt() -> None:
 
 
 def test_what_this_release_writes_is_what_it_reads() -> None:
-    assert records.FORMAT in records.READABLE
+    assert records.FORMAT in records.readable()
     assert signed(DATA.split(b"\n")[1], records.FORMAT) == DATA
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this the release to come, which tells the note in another place."""
+    step = records.Step(up=lambda old: {**old, "remark": 1}, down=lambda new: {**new, "note": new["note"] + "!"})
+    monkeypatch.setattr(records, "FORMAT", records.FORMAT + 1)
+    monkeypatch.setattr(records, "STEP", step)
+
+
+@pytest.mark.usefixtures("later")
+def test_a_later_release_reads_and_writes_what_this_one_does() -> None:
+    record, born = records.load_born(DATA)
+    head, body = records.dump(record, born).splitlines()
+
+    assert (born, json.loads(head)["format"]) == (records.FORMAT - 1, records.FORMAT - 1)
+    assert json.loads(body)["note"] == record.note + "!"
+    assert records.load_born(records.dump(record)) == (record, records.FORMAT)
+
+
+@pytest.mark.usefixtures("later")
+def test_a_later_release_refuses_what_is_older_than_the_release_before() -> None:
+    with pytest.raises(records.NewerError):
+        records.load(signed(DATA.split(b"\n")[1], records.FORMAT - 2))
+
+
+@pytest.mark.parametrize("path", [(), ("plan",), ("process",), ("plan", "limits"), ("plan", "resources")])
+def test_a_key_that_a_later_release_added_is_left_out(path: tuple[str, ...]) -> None:
+    raw = json.loads(DATA.split(b"\n")[1])
+    place = raw
+    for name in path:
+        place = place[name]
+    place["added"] = {"by": "a later release"}
+
+    assert records.load(signed(json.dumps(raw).encode())) == SAMPLE
+
+
+def test_a_code_that_a_later_release_added_is_still_told() -> None:
+    raw = json.loads(DATA.split(b"\n")[1])
+    raw["result"] = {"status": "FAILED", "code": "moon.full", "reason": "wait a week"}
+
+    result = records.load(signed(json.dumps(raw).encode())).result
+
+    assert result == Result(Status.FAILED, Code.HANDLER_FAILED, "moon.full: wait a week")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from thingjobs.jobs import Describe, DescribeNext, GetPending, Request, Update
 from thingjobs.model import JobId, Status
-from thingjobs.transport.patience import LIMITS, Cause, Ended, History, Limits, after, kind_of
+from thingjobs.ports import Shadow
+from thingjobs.transport.patience import LIMITS, Cause, Ended, History, Limits, after, kind_of, topic_of
 
 KINDS = ["get", "$next/get", "+/get", "+/update"]
 ROLLS = st.floats(0, 1, exclude_max=True)
@@ -197,3 +198,26 @@ def test_kinds_are_topics_with_a_plus_for_the_job() -> None:
         Update("t", job, 1, 1, Status.FAILED, {}),
     ]
     assert [kind_of(request) for request in requests] == KINDS
+
+
+SHADOW = kind_of(Shadow("thingjobs", b"{}"))
+
+
+@given(ROLLS)
+def test_a_shadow_after_which_a_connection_ended_is_held_back_at_once_and_for_long(roll: float) -> None:
+    ended = Ended(Cause.LOST, 5.0, SHADOW)
+    history = after(History(), ended, 100.0, roll)
+    assert history.denials[SHADOW].hold >= LIMITS.aside_first * 2 / 3
+    assert history.holds(SHADOW, 100.0 + 1800)
+    assert not any(history.holds(kind, 100.0) for kind in KINDS)
+    # What ended the connection is known, so the next one is tried soon: jobs lose a moment.
+    assert history.tries == 1
+    for _ in range(9):
+        history = after(history, ended, 100.0, roll)
+    assert LIMITS.aside_cap * 2 / 3 <= history.denials[SHADOW].hold <= LIMITS.aside_cap * 4 / 3
+    assert not history.accepted(SHADOW).holds(SHADOW, 100.0)
+
+
+def test_topics_are_those_of_jobs_and_of_named_shadows() -> None:
+    assert topic_of("pump-7", "+/update") == "$aws/things/pump-7/jobs/+/update"
+    assert topic_of("pump-7", SHADOW) == "$aws/things/pump-7/shadow/name/thingjobs/update"

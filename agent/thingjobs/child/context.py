@@ -23,7 +23,11 @@ def read_job(folder: str) -> dict[str, Any]:
         ValueError: it is no JSON object.
     """
     with open(f"{folder}/job.json", encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs the start of a process
-        job = _from_json(file.read())
+        text = file.read()
+    try:
+        job = _from_json(text)
+    except RecursionError:
+        job = None
     if not isinstance(job, dict):
         raise ValueError("job.json is no JSON object")
     return job

@@ -38,6 +38,7 @@ COMMANDS = {
     "run": "run",
     "dry-run": "dry_run",
     "validate": "validate",
+    "sign": "sign",
     "status": "status",
     "check": "check",
     "policy": "policy",

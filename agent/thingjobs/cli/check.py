@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thingjobs import config as configuration
 from thingjobs.cli import FAILED, USAGE, options
 from thingjobs.cli.paint import Paint
 from thingjobs.errors import ConfigError
@@ -66,8 +65,7 @@ def command(chosen: argparse.Namespace) -> int:
         "endpoint": f"{connection.endpoint}:{connection.port}",
         "transport": connection.transport,
     }
-    sources = [chosen.config] if chosen.config else list(configuration.default_paths())
-    return show(examine(config, sources), about)
+    return show(examine(config, options.sources(chosen)), about)
 
 
 def _as_json(findings: Iterable[Finding], about: dict[str, str]) -> int:

@@ -6,13 +6,18 @@ All files are read before anything is said about one.
 from __future__ import annotations
 
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thingjobs import trusted
 from thingjobs.cli import complain, options
+from thingjobs.envelope.claims import moment
 from thingjobs.errors import DocumentError
 from thingjobs.judging import Judge, registry_for
 from thingjobs.model import Code, Plan, Result, Status
+from thingjobs.redact import redacted
 from thingjobs.transport.local import parse_document
 
 if TYPE_CHECKING:
@@ -35,21 +40,44 @@ def add_to(
     parser.set_defaults(command=command)
 
 
-def judged(names: Sequence[str], config: Config) -> list[tuple[str, Plan | Result]] | None:
-    """Return each document's name and its plan, or the result to refuse it with; None if one cannot be read."""
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What this device makes of a document.
+
+    Attributes:
+        name: as the command line has it.
+        verdict: the plan, or the result to refuse it with.
+        signed: the key that vouches for it, and until when, for people; "": it is not signed.
+    """
+
+    name: str
+    verdict: Plan | Result
+    signed: str = ""
+
+
+def judged(names: Sequence[str], config: Config) -> list[Judged] | None:
+    """Return what this device makes of each document; None if one cannot be read.
+
+    Raises:
+        ConfigError: the keys that vouch for documents cannot be used.
+    """
     contents = read_all(names)
     if contents is None:
         return None
-    judge = Judge(config, registry_for(config, config.state.directory, read_only=True))
-    return [(name, verdict(judge, data)) for name, data in contents]
+    registry = registry_for(config, config.state.directory, read_only=True)
+    judge = Judge(config, registry, keys=trusted.keys_of(config.signed), now=time.time)
+    return [_judged(judge, name, data) for name, data in contents]
 
 
-def verdict(judge: Judge, data: bytes) -> Plan | Result:
-    """Return the plan for a document, or the result that it would be refused with."""
+def _judged(judge: Judge, name: str, data: bytes) -> Judged:
+    signed = ""
     try:
-        return judge.judge(parse(data))
+        document = parse(data)
+        if found := judge.opened(document):
+            signed = f"{found.key}, good until {moment(found.not_after)}"
+        return Judged(name, judge.judge(document), signed)
     except DocumentError as error:
-        return Result(Status.REJECTED, error.code, error.reason)
+        return Judged(name, Result(Status.REJECTED, error.code, redacted(error.reason)), signed)
 
 
 def read_all(names: Sequence[str]) -> list[tuple[str, bytes]] | None:

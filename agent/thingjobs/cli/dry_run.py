@@ -58,13 +58,13 @@ def command(chosen: argparse.Namespace) -> int:
         return USAGE
     paint = Paint(sys.stdout)
     rejected = False
-    for name, verdict in found:
-        shown = foresee(config, verdict)
+    for one in found:
+        shown = {**foresee(config, one.verdict), **({"signed": one.signed} if one.signed else {})}
         rejected = rejected or shown["would"] in ("reject", "fail")
         if chosen.json:
-            paint.line(json.dumps({"document": name, **shown}))
+            paint.line(json.dumps({"document": one.name, **shown}))
         else:
-            _print(paint, documents.shown(name), shown)
+            _print(paint, documents.shown(one.name), shown)
     return FAILED if rejected else 0
 
 
@@ -195,6 +195,8 @@ def _print(paint: Paint, name: str, shown: dict[str, Any]) -> None:
     rows: list[tuple[str, str]] = []
     if "reason" in shown:
         rows.append((str(shown["code"]), shown["reason"]))
+    if "signed" in shown:
+        rows.append(("signed by", shown["signed"]))
     if "handler" in shown:
         rows.append(("handler", f"{shown['handler']} {shown['version']}".strip()))
         rows.append(("runs as", shown["user"]))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thingjobs import config as configuration
+from thingjobs import guard
 from thingjobs.cloud_desk import told as cloud_told
 from thingjobs.errors import ConfigError
 from thingjobs.runner import INHERITED, Settings
@@ -67,6 +68,11 @@ def load(chosen: argparse.Namespace) -> Config:
     return configuration.load([chosen.config] if chosen.config else None, environment=os.environ)
 
 
+def sources(chosen: argparse.Namespace) -> list[Path]:
+    """Return the files and folders that the configuration of a connected agent is read from."""
+    return [chosen.config] if chosen.config else list(configuration.default_paths())
+
+
 def load_or_local(chosen: argparse.Namespace) -> Config:
     """Return the configuration for a command that needs no connection: what only that lacks is good enough.
 
@@ -119,6 +125,7 @@ def _told(config: Config) -> Json:
         "handlers": str(config.handlers.directory[0]) if config.handlers.directory else "",
         "state": str(config.state.directory),
         "collect": list(config.handlers.collect),
+        **({"guard": guarded.told()} if (guarded := guard.found(os.environ)) else {}),
     }
 
 

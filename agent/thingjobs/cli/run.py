@@ -1,7 +1,7 @@
 """Runs the agent. With --local FOLDER the same agent runs on an embedded Jobs service, without a cloud.
 
 SIGTERM and SIGINT (Ctrl-C) end it: a step that is running goes on, and the next agent takes it up again. On a
-terminal, with --once or as process 1 the first signal waits for that step, and the second stops it.
+terminal, with --once, with --patient or as process 1 the first signal waits for that step, and the second stops it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import os
 import queue
 import random
 import sys
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from thingjobs import __version__, boot, policy
+from thingjobs import __version__, boot, clock, guard, policy, trusted
 from thingjobs.cli import USAGE, complain, options, signals
 from thingjobs.cloud_desk import Desk, source_of
-from thingjobs.config import check_files
-from thingjobs.daemon import Daemon, Parts
+from thingjobs.config import check_sources
+from thingjobs.daemon import Asked, Daemon, Parts
 from thingjobs.errors import ConfigError
 from thingjobs.gates import Gates
 from thingjobs.journal import Journal
@@ -26,8 +27,9 @@ from thingjobs.judging import Judge, missing_user, registry_for
 from thingjobs.machine import Stopping
 from thingjobs.machine.events import Stop
 from thingjobs.model import JobId
-from thingjobs.notify import Notifier
+from thingjobs.notify import Notifier, Pulse, every
 from thingjobs.runner import Runner
+from thingjobs.seeing import logs
 from thingjobs.statusbox import StatusBox
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
     from thingjobs.config import Config
     from thingjobs.machine import State
     from thingjobs.machine.effects import Note
-    from thingjobs.ports import Transport
+    from thingjobs.ports import ShadowTransport, Tell, Transport
+    from thingjobs.seeing.reporter import Reporter
     from thingjobs.transport.local import LocalTransport
 
     Observer = Callable[[State, State, Sequence[Note]], None]
@@ -52,6 +55,9 @@ def add_to(commands: Any) -> None:
     options.add_config(parser)
     parser.add_argument(
         "--once", action="store_true", help="with --local: end when no job is left; exit 1 unless all SUCCEEDED"
+    )
+    parser.add_argument(
+        "--patient", action="store_true", help="where nothing outlives the agent: when told to end, wait for the step"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log every step")
     parser.set_defaults(command=command)
@@ -70,14 +76,23 @@ def command(chosen: argparse.Namespace) -> int:
     config = options.load(chosen)
     if chosen.local is not None:
         return _run_local(config, chosen)
-    problems = check_files(config)
-    if problems:
+    # Whoever tries something with --local is its own operator: only a service can be had to run what others wrote.
+    _check(config, check_sources(options.sources(chosen)))
+    _set_up_logging(logging.DEBUG if chosen.verbose else logging.INFO, config)
+    return _run_connected(config, patient=chosen.patient or _is_patient())
+
+
+def _check(config: Config, more: Sequence[str] = ()) -> None:
+    """Refuse a configuration whose files cannot be used or trusted.
+
+    Raises:
+        ConfigError: with all that is wrong.
+    """
+    if problems := [*more, *trusted.problems(config)]:
         raise ConfigError(problems)
-    _set_up_logging(logging.DEBUG if chosen.verbose else logging.INFO)
-    return _run_connected(config)
 
 
-def _run_connected(config: Config) -> int:
+def _run_connected(config: Config, *, patient: bool) -> int:
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     journal = Journal(config.state.directory)
     journal.open()
@@ -91,13 +106,24 @@ def _run_connected(config: Config) -> int:
         )
         if missing := missing_user(config):
             log.warning("%s", missing)
-        daemon = Daemon(_parts(config, transport, journal, inbox), inbox, observe=_log_ending)
-        _serve(daemon, inbox, config, notifier, patient=_is_patient())
-        notifier.stopping()
-        log.info("ended")
+        guarded = guard.found(os.environ)
+        reached = guarded.reached if guarded else _nothing
+        daemon = Daemon(
+            _parts(config, transport, journal, inbox, transport.tell), inbox, observe=_log_ending, reached=reached
+        )
+        again = _serve(daemon, inbox, config, notifier, patient=patient)
+        if not again:
+            notifier.stopping()
+            log.info("ended")
     finally:
         journal.close()
+    if again:
+        guard.start_again(guarded)
     return 0
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def _run_local(config: Config, chosen: argparse.Namespace) -> int:
@@ -108,11 +134,10 @@ def _run_local(config: Config, chosen: argparse.Namespace) -> int:
     journal = Journal(config.state.directory)
     journal.open()
     try:
-        if problems := check_files(config):
-            raise ConfigError(problems)
+        _check(config)
         transport = LocalTransport(chosen.local, config.state.directory / KEPT, config.thing.name)
         console = Console(transport.service, config.thing.name, sys.stdout, config.state.directory)
-        _set_up_logging(logging.DEBUG if chosen.verbose else logging.ERROR, console.erase)
+        _set_up_logging(logging.DEBUG if chosen.verbose else logging.ERROR, config, console.erase)
         console.begin(chosen.local, transport.unusable, once=chosen.once)
         transport.tell = console.left_out
         daemon = Daemon(
@@ -121,9 +146,11 @@ def _run_local(config: Config, chosen: argparse.Namespace) -> int:
             observe=_shown_on(console),
             enough=_nothing_left(transport, config.thing.name) if chosen.once else None,
         )
-        _serve(daemon, inbox, config, Notifier(), patient=chosen.once or _is_patient())
+        again = _serve(daemon, inbox, config, Notifier(), patient=chosen.once or chosen.patient or _is_patient())
     finally:
         journal.close()
+    if again:
+        guard.start_again(None)
     return console.end(unusable=len(transport.unusable), once=chosen.once)
 
 
@@ -135,15 +162,23 @@ def _nothing_left(transport: LocalTransport, thing: str) -> Callable[[State], bo
     return enough
 
 
-def _serve(daemon: Daemon, inbox: queue.SimpleQueue[Any], config: Config, notifier: Notifier, *, patient: bool) -> None:
-    """Run the loop with signals and the status socket around it."""
+def _serve(daemon: Daemon, inbox: queue.SimpleQueue[Any], config: Config, notifier: Notifier, *, patient: bool) -> bool:
+    """Run the loop with signals and the status socket around it; return whether the agent is to be started again."""
     box = StatusBox(config.state.directory, inbox.put)
-    with signals.told_of(lambda count: inbox.put(_ending(count, patient=patient))):
+    told: list[int] = []
+
+    def heard(count: int) -> None:
+        told.append(count)
+        inbox.put(_ending(count, patient=patient))
+
+    with signals.told_of(heard):
         box.start()
         try:
-            daemon.run(started=notifier.ready, renewed=box.renew)
+            pulse = Pulse(notifier, every(os.environ, os.getpid()))
+            daemon.run(started=notifier.ready, renewed=box.renew, pulse=pulse)
         finally:
             box.stop()
+    return daemon.restart and not told  # Whoever ends it does not want it to begin again.
 
 
 # --- ending -------------------------------------------------------------------------------------------------------
@@ -196,8 +231,14 @@ def _how_it_ends(state: State) -> str:
 # --- parts --------------------------------------------------------------------------------------------------------
 
 
-def _parts(config: Config, transport: Transport, journal: Journal, inbox: queue.SimpleQueue[Any]) -> Parts:
-    """Put the agent together."""
+def _parts(
+    config: Config,
+    transport: Transport,
+    journal: Journal,
+    inbox: queue.SimpleQueue[Any],
+    tell: Tell | None = None,
+) -> Parts:
+    """Put the agent together; without `tell` no shadow is told anything."""
     boot_id = boot.boot_id(config.system.boot_id_file)
     registry = registry_for(config, config.state.directory)
     settings = options.runner_settings(config, config.state.directory, boot_id)
@@ -212,7 +253,7 @@ def _parts(config: Config, transport: Transport, journal: Journal, inbox: queue.
         transport=transport,
         journal=journal,
         runner=Runner(settings, inbox.put),
-        judge=Judge(config, registry),
+        judge=Judge(config, registry, keys=trusted.keys_of(config.signed), now=_time(config)),
         handlers=registry,
         gates=Gates(config.gates, inbox.put),
         desk=Desk(config.cloud.handlers, partial(source_of, config, os.environ), inbox.put),
@@ -220,10 +261,24 @@ def _parts(config: Config, transport: Transport, journal: Journal, inbox: queue.
         reboot=config.system.reboot,
         nonce=os.urandom(8).hex(),
         thing=config.thing.name,
+        reporter=_reporter(config, inbox, tell),
     )
 
 
-def _transport(config: Config) -> Transport:
+def _time(config: Config) -> Callable[[], float | None]:
+    """Return what tells the time; without a cloud nobody is harmed by a clock that nobody has set."""
+    return clock.once_right() if config.connection.endpoint else time.time
+
+
+def _reporter(config: Config, inbox: queue.SimpleQueue[Any], tell: Tell | None) -> Reporter | None:
+    if not config.report.textfile and not (config.report.shadow and tell):
+        return None
+    from thingjobs.seeing import reporter  # noqa: PLC0415 - most agents report of their jobs alone
+
+    return reporter.configured(config, lambda answer: inbox.put(Asked(answer)), tell)
+
+
+def _transport(config: Config) -> ShadowTransport:
     from thingjobs.transport import configured  # noqa: PLC0415 - --local needs no network
 
     roll = random.SystemRandom().random
@@ -231,18 +286,7 @@ def _transport(config: Config) -> Transport:
     return configured.transport_of(config, configured.link_of(config), delay=delay)
 
 
-def _set_up_logging(level: int, before: Callable[[], None] = lambda: None) -> None:
-    """Log one line a fact to stderr; the journal of the system adds the time.
-
-    Args:
-        level: the least that is logged.
-        before: is called before each line.
-    """
-
-    def make_room(record: logging.LogRecord) -> bool:  # noqa: ARG001 - the signature is that of a filter
-        before()
-        return True
-
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(make_room)
-    logging.basicConfig(level=level, format="%(levelname)s %(message)s", handlers=[handler])
+def _set_up_logging(level: int, config: Config, before: Callable[[], None] = lambda: None) -> None:
+    """Log to stderr as [report] says; before each line `before` is called."""
+    journal = logs.read_by_journal(sys.stderr, os.environ)
+    logs.set_up(level, config.report.log_format, journal=journal, before=before)

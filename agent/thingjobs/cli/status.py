@@ -109,6 +109,9 @@ def _print(paint: Paint, found: Json) -> None:
     _section(paint, "now", [_job_line(paint, job) for job in found["jobs"]], "nothing")
     if queued:
         _section(paint, "next", [", ".join(queued[:SHOWN]) + ", …" * (len(queued) > SHOWN)])
+    if found.get("foreign"):
+        names = ", ".join(map(_name, found["foreign"][:SHOWN]))
+        _section(paint, "other", [f"{names}: not this agent's, left alone"])
     owed = [f"{_name(job)}  {job['status']}, not accepted by the service yet" for job in found["owed"]]
     _section(paint, "owed", owed, "nothing")
     if found["late"]:
@@ -120,9 +123,10 @@ def _print(paint: Paint, found: Json) -> None:
 def _agent(found: Json) -> str:
     if not found["running"]:
         return f"no agent runs{'; the next one goes on with what is open' * bool(found['jobs'])}"
+    does = "the agent is ending" if found.get("stopping") else "the agent runs"
     if not found["connected"]:
-        return f"the agent runs, without a connection{'' if found.get('unconnected') else '; its log says why'}"
-    return f"the agent runs, connected for {_ago(found['connectedSeconds'])}"
+        return f"{does}, without a connection{'' if found.get('unconnected') else '; its log says why'}"
+    return f"{does}, connected for {_ago(found['connectedSeconds'])}"
 
 
 def _ago(seconds: int) -> str:
@@ -150,7 +154,8 @@ def _job_line(paint: Paint, job: Json) -> str:
     if job.get("message"):
         text += f"  {job['message']}"
     if job.get("waits"):
-        text += f"  waits: {job['waits']}"
+        before = f" before {job['before']}" if job.get("before") else ""
+        text += f"  waits{before}: {job['waits']}"
     if job.get("againSeconds") is not None:
         text += f", again in {_ago(job['againSeconds'])}"
     return text

@@ -32,18 +32,22 @@ def command(chosen: argparse.Namespace) -> int:
     if found is None:
         return USAGE
     paint = Paint(sys.stdout)
-    for name, verdict in found:
+    for one in found:
+        name, verdict = documents.shown(one.name), one.verdict
         if chosen.json:
-            paint.line(json.dumps(as_json(name, verdict)))
+            paint.line(json.dumps(as_json(one)))
         elif isinstance(verdict, Plan):
-            paint.line(f"{paint.mark('SUCCEEDED')} {documents.shown(name)}: good, for handler {verdict.handler}")
+            signed = f", signed by {one.signed}" if one.signed else ""
+            paint.line(f"{paint.mark('SUCCEEDED')} {name}: good, for handler {verdict.handler}{signed}")
         else:
-            paint.line(f"{paint.mark('REJECTED')} {documents.shown(name)}: {verdict.code}: {verdict.reason}")
-    return FAILED if any(isinstance(verdict, Result) for _, verdict in found) else 0
+            paint.line(f"{paint.mark('REJECTED')} {name}: {verdict.code}: {verdict.reason}")
+    return FAILED if any(isinstance(one.verdict, Result) for one in found) else 0
 
 
-def as_json(name: str, found: Plan | Result) -> dict[str, Any]:
+def as_json(one: documents.Judged) -> dict[str, Any]:
     """Return a verdict for programs."""
+    found = one.verdict
     if isinstance(found, Plan):
-        return {"document": name, "valid": True, "handler": found.handler}
-    return {"document": name, "valid": False, "code": found.code, "reason": found.reason}
+        signed = {"signed": one.signed} if one.signed else {}
+        return {"document": one.name, "valid": True, "handler": found.handler, **signed}
+    return {"document": one.name, "valid": False, "code": found.code, "reason": found.reason}

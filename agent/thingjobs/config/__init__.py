@@ -6,7 +6,7 @@
     judge        one file against the table
     settle       all files together: overriding, what is missing, what contradicts
     load         reading files; `load` and `local`
-    files        `check_files`: certificates, keys and folders that the configuration names
+    files        `check_files`: certificates, keys and folders that the configuration names; `check_sources`
     windows      maintenance windows as text
     zones        time zones by name, and the device's own
     names        the thing's name from the host, a file or the certificate
@@ -15,7 +15,7 @@
 Nothing outside this package reads configuration or the process environment, which is always an argument.
 """
 
-from thingjobs.config.files import check_files
+from thingjobs.config.files import check_files, check_sources
 from thingjobs.config.load import default_paths, load, local
 from thingjobs.config.settings import (
     Authorizer,
@@ -26,6 +26,8 @@ from thingjobs.config.settings import (
     Handlers,
     Jobs,
     Pkcs11,
+    Report,
+    Signed,
     State,
     System,
     Thing,
@@ -40,10 +42,13 @@ __all__ = [
     "Handlers",
     "Jobs",
     "Pkcs11",
+    "Report",
+    "Signed",
     "State",
     "System",
     "Thing",
     "check_files",
+    "check_sources",
     "default_paths",
     "load",
     "local",

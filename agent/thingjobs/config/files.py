@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from thingjobs.config.settings import Gates, Handlers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from thingjobs.config.settings import Config, Connection
@@ -36,11 +36,26 @@ def check_files(config: Config) -> list[str]:
     ]
 
 
+def check_sources(paths: Sequence[Path]) -> list[str]:
+    """Return which of the configuration's own files and folders others may write: they could have anything run.
+
+    Args:
+        paths: files, and folders whose `*.toml` are read.
+    """
+    inside = [entry for path in paths if path.is_dir() for entry in sorted(path.glob("*.toml"))]
+    return [
+        f"{path}: others may change it, and what it says is run; run chmod go-w {_sh(path)}"
+        for path in (*paths, *inside)
+        if _others_may_write(path)
+    ]
+
+
 def _connection(connection: Connection) -> Iterator[str]:
     key, password = connection.private_key, connection.private_key_password_file
     problems = []
     if connection.certificate is not None:
         problems += _pem("connection.certificate", connection.certificate, "CERTIFICATE")
+        problems += _kept("connection.certificate", connection.certificate)
     if key is not None:
         problems += _pem("connection.private_key", key, "PRIVATE KEY", locked=password is not None)
         problems += _private("connection.private_key", key)
@@ -54,6 +69,7 @@ def _connection(connection: Connection) -> Iterator[str]:
         yield from _secret(name, path)
     if connection.pkcs11 is not None:
         yield from _there("connection.pkcs11.module", connection.pkcs11.module)
+        yield from _kept("connection.pkcs11.module", connection.pkcs11.module)
 
 
 def _secrets(connection: Connection) -> Iterator[tuple[str, Path]]:
@@ -90,6 +106,13 @@ def _private(name: str, path: Path) -> list[str]:
     if mode & 0o077 and stat.S_ISREG(mode):
         return [f"{name}: others may use {path} (mode {stat.S_IMODE(mode):04o}); run chmod 600 {_sh(path)}"]
     return []
+
+
+def _kept(name: str, path: Path) -> list[str]:
+    """Return that others may write a file which says whom to believe, or which is run in the agent."""
+    if not _others_may_write(path):
+        return []
+    return [f"{name}: others may change {path}, and it is trusted; run chmod go-w {_sh(path)}"]
 
 
 def _there(name: str, path: Path) -> list[str]:
@@ -160,7 +183,7 @@ def _pair(certificate: Path, key: Path, password: Path | None) -> Iterator[str]:
 def _bundle(name: str, path: Path | None) -> list[str]:
     if path is None:
         return []
-    problems = _pem(name, path, "CERTIFICATE")
+    problems = [*_pem(name, path, "CERTIFICATE"), *_kept(name, path)]
     if problems:
         return problems
     import ssl  # noqa: PLC0415 - large, and not needed to read the configuration

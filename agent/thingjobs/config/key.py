@@ -16,6 +16,8 @@ from thingjobs.config.settings import (
     Handlers,
     Jobs,
     Pkcs11,
+    Report,
+    Signed,
     State,
     System,
     Thing,
@@ -38,8 +40,10 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
         "handlers": Handlers,
         "gates": Gates,
         "cloud": Cloud,
+        "signed": Signed,
         "system": System,
         "state": State,
+        "report": Report,
     }
 )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from thingjobs.config.connecting import connecting
 from thingjobs.config.key import ACCOUNT, AWS_NAME, ENDPOINT, HOST, REGION, SECTIONS, Key
-from thingjobs.config.kinds import LINE, number, path, paths, table, text, texts
+from thingjobs.config.kinds import LINE, choice, number, path, paths, switch, table, text, texts
 from thingjobs.config.windows import windows
 from thingjobs.model import THING_NAME_PATTERN
 
@@ -27,7 +27,7 @@ THING_NAME = text("a thing name, 1 to 128 of a-z A-Z 0-9 : _ -", THING_NAME_PATT
 
 
 def _table() -> tuple[Key, ...]:
-    return (*_thing(), *connecting(), *_jobs(), *_handlers(), *_gates(), *_cloud(), *_machine())
+    return (*_thing(), *connecting(), *_jobs(), *_handlers(), *_gates(), *_cloud(), *_signed(), *_machine())
 
 
 def _thing() -> tuple[Key, ...]:
@@ -203,6 +203,24 @@ def _cloud() -> tuple[Key, ...]:
     )
 
 
+def _signed() -> tuple[Key, ...]:
+    return (
+        Key(
+            "signed.keys",
+            path("a folder"),
+            "The folder of the public keys that vouch for signed job documents, NAME.pem each.",
+            "/etc/thingjobs/keys",
+        ),
+        Key("signed.require", switch(), "Whether a job document must be signed.", True),  # noqa: FBT003
+        Key(
+            "signed.unsigned",
+            texts("a list of patterns of handler names", _PATTERN),
+            "Patterns of the handlers whose documents need not be signed, even where others must.",
+            ["collect"],
+        ),
+    )
+
+
 def _machine() -> tuple[Key, ...]:
     argv = texts("a list: the program and its arguments, or [] for never", text("a string that is not empty"))
     facts = table(text("a name"), text("text without NUL", r"[^\x00]*"))
@@ -225,7 +243,28 @@ def _machine() -> tuple[Key, ...]:
             "The folder of the journal; it must survive a reboot.",
             "/var/lib/thingjobs",
         ),
+        *_report(),
         Key("facts", facts, "What conditions in job documents are compared with.", {"site": "north"}),
+    )
+
+
+def _report() -> tuple[Key, ...]:
+    # UpdateThingShadow also takes names that begin with $: those are reserved for AWS.
+    shadow = text("the name of a shadow, 1 to 64 of a-z A-Z 0-9 : _ -, or empty", r"[a-zA-Z0-9:_-]{0,64}")
+    return (
+        Key("report.log_format", choice("text", "json"), "How the log is written, one line a fact.", "json"),
+        Key(
+            "report.textfile",
+            path("a file", optional=True),
+            "The file for the metrics of the agent, which node_exporter reads; empty: none.",
+            "/run/node-exporter/thingjobs.prom",
+        ),
+        Key(
+            "report.shadow",
+            shadow,
+            "The named shadow of the thing that says how the agent is, for fleet indexing; empty: none.",
+            "thingjobs",
+        ),
     )
 
 

@@ -224,6 +224,21 @@ class Cloud:
 
 
 @dataclass(frozen=True, slots=True)
+class Signed:
+    """Which signed job documents are trusted, and what may come unsigned.
+
+    Attributes:
+        keys: a folder of public keys, NAME.pem each; see `thingjobs.trusted`.
+        require: job documents must be signed.
+        unsigned: patterns of the handlers whose documents need not be, all the same.
+    """
+
+    keys: Path = Path("/etc/thingjobs/keys")
+    require: bool = False
+    unsigned: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class System:
     """What the agent needs of the machine.
 
@@ -244,6 +259,20 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Report:
+    """What the agent tells of itself beside its jobs.
+
+    Attributes:
+        textfile: metrics for the textfile collector of node_exporter; None: none are written.
+        shadow: the named shadow that says how the agent is; empty: none does.
+    """
+
+    log_format: Literal["text", "json"] = "text"
+    textfile: Path | None = None
+    shadow: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that an operator can set; see examples/config.toml for the meaning of each key.
 
@@ -260,8 +289,10 @@ class Config:
     handlers: Handlers = field(default_factory=Handlers)
     gates: Gates = Gates()
     cloud: Cloud = Cloud()
+    signed: Signed = Signed()
     system: System = System()
     state: State = State()
+    report: Report = Report()
     facts: Mapping[str, str] = field(default_factory=_nothing)
 
     def __post_init__(self) -> None:

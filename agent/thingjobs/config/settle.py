@@ -26,6 +26,8 @@ from thingjobs.config.settings import (
     Handlers,
     Jobs,
     Pkcs11,
+    Report,
+    Signed,
     State,
     System,
     Thing,
@@ -95,8 +97,10 @@ def _config(thing: Thing, connection: Connection, cloud: Cloud, gates: Gates, me
         handlers=Handlers(**_section(merged, "handlers")),
         gates=gates,
         cloud=cloud,
+        signed=Signed(**_section(merged, "signed")),
         system=System(**_section(merged, "system")),
         state=State(**_section(merged, "state")),
+        report=Report(**_section(merged, "report")),
         facts=merged["facts"],
     )
 

@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thingjobs import statusbox
+from thingjobs import statusbox, trusted
 from thingjobs.certificate import cn_of, dates_of
-from thingjobs.config import check_files
 from thingjobs.doctor import rules
 from thingjobs.doctor.findings import failed, ok, parted, skipped, warning
 from thingjobs.doctor.issuer import SELF, issuer_of
@@ -48,7 +47,7 @@ class Local:
         self._sources = sources
         self._around = surroundings
         self._folder = config.state.directory
-        self._problems = check_files(config)
+        self._problems = trusted.problems(config)
         self._status, self._status_problem = self._ask()
 
     # --- the agent ------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from thingjobs.fetch.rules import Caller, FetchError, Rules, Wanted, parse_digest
+from thingjobs.fetch.rules import Caller, FetchError, Rules, Wanted, promised
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,8 @@ def fetch(  # noqa: PLR0913 - each is a fact of its own, and all but two have a 
     """Fetch a file, going on with what an earlier call began, and return where it is.
 
     Args:
-        url: https, or http where a digest or the rules make up for it.
+        url: https, or http where a digest or the rules make up for it. A digest may stand behind it, as in
+            `https://…#sha256=HEX`: that counts, whatever else is said.
         target: the file to make or to replace; its folder must exist. A file that is replaced hands on mode and owner.
         digest: `sha256:HEX`, `sha384:HEX` or `sha512:HEX`; the name may be left out.
         size: bytes that it must have.
@@ -61,7 +62,7 @@ def fetch(  # noqa: PLR0913 - each is a fact of its own, and all but two have a 
     return download(
         url,
         target,
-        Wanted(parse_digest(digest), size, max_bytes),
+        Wanted(promised(url, digest), size, max_bytes),
         rules,
         Caller(report, fresh_url, cancelled),
     )

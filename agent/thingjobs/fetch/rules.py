@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 #: Each by the number of its hexadecimal digits, which is how one without a name is told.
 _ALGORITHMS = {64: "sha256", 96: "sha384", 128: "sha512"}
 _HEX = re.compile(r"[0-9a-f]+")
+_PINNED = re.compile(r"#(sha256|sha384|sha512)=(.*)", re.DOTALL)
 #: What no URL has: it would end a line of the request, or be changed on the way.
 _ILLEGAL = re.compile(r"[\x00-\x20\x7f]")
 
@@ -126,6 +127,25 @@ def parse_digest(text: str) -> Digest:
             Code.FETCH_DIGEST, "the digest cannot be used: give sha256:, sha384: or sha512: and all its hexadecimals"
         )
     return Digest(found, value)
+
+
+def promised(url: str, digest: str) -> Digest:
+    """Return what a file must hash to: as the caller says, and as the end of the URL does (`#sha256=HEX`).
+
+    Job documents that are signed hold their presigned URLs, which nobody can sign, to a digest in this way.
+
+    Raises:
+        FetchError: fetch.digest; one of the two cannot be used, or they contradict each other.
+    """
+    said, pinned = parse_digest(digest), _PINNED.search(url)
+    if pinned is None:
+        return said
+    found = parse_digest(f"{pinned[1]}:{pinned[2] or '-'}")
+    if said.name and said != found:
+        raise FetchError(
+            Code.FETCH_DIGEST, f"the job document says {found} of the file at {public(url)}, and its handler {said}"
+        )
+    return found
 
 
 def public(url: str) -> str:

@@ -192,6 +192,14 @@ class Registry:
             return f"the copy of handler {plan.handler} was changed since the job was claimed, and cannot be made anew"
         return ""
 
+    def program(self, plan: Plan) -> tuple[str, ...]:
+        """Return the program of a plan as this agent starts it.
+
+        A class is run by the agent's own interpreter, from where the agent itself is: after an upgrade that is another
+        one than when the job was judged, and that one may be gone.
+        """
+        return (*classes.PYTHON, plan.argv[-1]) if runs_class(plan.argv) else plan.argv
+
     def prune(self, keep: Iterable[str]) -> None:
         """Remove pinned copies that nobody needs.
 

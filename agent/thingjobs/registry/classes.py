@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from thingjobs import manifest
 from thingjobs.child import START
+from thingjobs.interpreter import isolated
 from thingjobs.manifest import ManifestError
 from thingjobs.registry.asking import AskError, ask
 from thingjobs.registry.handler import Handler, handler_of, unusable
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from thingjobs.registry.remembered import Remembered
 
 #: Runs `thingjobs.child`; `-m` would cost the start of each verb some milliseconds more.
-PYTHON = (sys.executable, "-I", "-c", START)
+PYTHON = isolated(START)
 DESCRIBE_SECONDS = 10.0
 #: A class that could not be described is not tried again sooner: each try may take all of DESCRIBE_SECONDS.
 AGAIN_SECONDS = 60.0

@@ -144,4 +144,5 @@ class Lines:
             self._skipping = False
         if len(self._rest) > MAX_LINE_BYTES:
             self._rest, self._skipping = b"", True
-        return [line for line in complete if line.strip()]
+        # However the stream was cut: a line that came as one piece is not kept either.
+        return [line if len(line) <= MAX_LINE_BYTES else _SKIPPED for line in complete if line.strip()]

@@ -81,7 +81,7 @@ def job_again(old: Json, record: Record, *, thing: str, now: float, told: Json) 
 
 
 def _number(value: object, otherwise: float) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < _MOST:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 1 <= value < _MOST:
         return float(value)
     return otherwise
 

@@ -1,5 +1,6 @@
 """What a handler wrote, bounded: the first 128 KiB and the last 64 to 128 KiB, on disk as it comes.
 
+Credentials in it are left out: a program that is told to be verbose prints the address that it fetches, presigned.
 Nothing is synced: a log is no report. It lies beside the job's folder, so that it survives an agent restart.
 """
 
@@ -9,6 +10,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from thingjobs.redact import discreet
 from thingjobs.runner import files
 
 if TYPE_CHECKING:
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 HEAD_BYTES = 128 * 1024
 SEGMENT_BYTES = 64 * 1024
 TAIL_BYTES = 4096
+#: A word that is cut by the end of what was read waits for its rest, if it is no longer than this.
+WORD_BYTES = 8 * 1024
+#: Without one of them there is nothing to leave out; in lower case.
+_SIGNS = (b"://", b"x-amz-", b"awsaccesskeyid", b"aws_se", b"private key-----")
 
 
 class JobLog:
@@ -97,6 +103,35 @@ def collect(folder: Path, target: Path) -> bool:
                 out.write(b"\n[thingjobs: output is left out here]\n")
             out.write(part)
     return True
+
+
+class Words:
+    """Passes one stream on without the credentials in it, whole words at a time: half an address is not recognised."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what can be shown of all that came so far and was not returned before."""
+        data = self._rest + data
+        end = max(data.rfind(blank) for blank in (b" ", b"\n", b"\t", b"\r")) + 1
+        if len(data) - end > WORD_BYTES:
+            end = len(data)
+        self._rest = data[end:]
+        return without_credentials(data[:end])
+
+    def end(self) -> bytes:
+        """Return the rest: no more comes."""
+        rest, self._rest = self._rest, b""
+        return without_credentials(rest)
+
+
+def without_credentials(data: bytes) -> bytes:
+    """Return output without credentials; bytes that are no text stay as they are."""
+    lower = data.lower()
+    if not any(sign in lower for sign in _SIGNS):
+        return data
+    return discreet(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 
 class Tail:

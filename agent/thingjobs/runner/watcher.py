@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from thingjobs.machine.events import Ending, Finished, Progressed
+from thingjobs.redact import discreet
 from thingjobs.runner import events, exits, files, joblog
 from thingjobs.runner.events import Lines, Said, Wanted, fold
-from thingjobs.runner.joblog import JobLog, Tail
+from thingjobs.runner.joblog import JobLog, Tail, Words
 from thingjobs.runner.pace import Pace
 from thingjobs.runner.process import SHIM_FAILED
 
@@ -100,6 +101,7 @@ class Watcher(threading.Thread):
         self._waking = threading.Lock()
         self._log = JobLog(subject.exit_file.parent)
         self._tails = {self._out: Tail(), self._err: Tail()}
+        self._words = {self._out: Words(), self._err: Words()}
         if subject.child is None:
             self._tails[self._err].append(joblog.last_words(subject.exit_file.parent))
         self._lines = Lines()
@@ -226,7 +228,7 @@ class Watcher(threading.Thread):
             return
         self._alive = True
         self._tails[fd].append(data)
-        self._log.append(data)
+        self._log.append(self._words[fd].feed(data))
 
     def _hear(self, data: bytes) -> None:
         before = self._said
@@ -281,6 +283,7 @@ class Watcher(threading.Thread):
         _patiently(self._family.sweep, None)
         self._drain()
         self.silent = all(_at_end(fd) for fd in (self._out, self._err, self._events))
+        self._end_words()
         if self._said.broken:
             self._log.append(b"\n[thingjobs: %d lines in $JOB_EVENTS were no events]\n" % self._said.broken)
         ending = self._ending(status)
@@ -288,6 +291,10 @@ class Watcher(threading.Thread):
             reason = f"it used more memory than its limit of {size(self._subject.memory)}"
             ending = replace(ending, code=None, signal="SIGKILL", reason=reason)
         self._put(Finished(self._subject.identity, self._subject.verb, self._subject.attempt, ending))
+
+    def _end_words(self) -> None:
+        for words in self._words.values():
+            self._log.append(words.end())
 
     def _end_shim(self) -> int | None:
         """End the shim and what its handler may not leave; return its exit status if nothing else tells one."""
@@ -310,7 +317,7 @@ class Watcher(threading.Thread):
         self._take(self._events, b"\n")  # A last line without its newline is complete now, or was cut and is no JSON.
 
     def _reason(self) -> str:
-        return self._said.reason or self._tails[self._err].last_line()
+        return discreet(self._said.reason or self._tails[self._err].last_line())
 
     def _ending(self, status: int | None) -> Ending:
         code = self._stored.code
@@ -320,6 +327,7 @@ class Watcher(threading.Thread):
 
     def close(self) -> None:
         """Close all that was opened to watch."""
+        self._end_words()
         self._log.close()
         for fd in (self._family.pidfd, self._out, self._err, self._events, self._subject.exit_fd):
             if fd >= 0:

@@ -3,6 +3,8 @@
 What differs over HTTP is done here, and nothing else: the path and the query are the request, `jobDocument` is a
 string of JSON, there are neither clientToken nor timestamp, nobody is notified, and refusals are exceptions with an
 HTTP status. Source: the service model of iot-jobs-data 2017-09-29; a test has boto3 judge it.
+
+Behind the same host named shadows are updated, as far as an agent does that: UpdateThingShadow of iot-data 2015-05-28.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.2
 #: Requests that are remembered.
 CALLS_KEPT = 10_000
+_SHADOW = re.compile(r"/things/([^/]+)/shadow")
 _PATH = re.compile(r"/things/([^/]+)/jobs(?:/([^/]+))?")
 #: ErrorResponse of the MQTT API to the exceptions of the HTTP API. What a stale version becomes is not documented.
 _EXCEPTIONS = {
@@ -91,6 +94,9 @@ class WebJobsService:
     A job that is called `get`, `start-next`, `notify` or `notify-next` is not found: the simulated service cannot
     be asked for it.
 
+    Attributes:
+        shadows: what named shadows report, by the names of thing and shadow.
+
     Args:
         service: what answers.
         host: where to listen.
@@ -119,6 +125,7 @@ class WebJobsService:
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self.port = port
+        self.shadows: dict[tuple[str, str], dict[str, Any]] = {}
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -185,6 +192,9 @@ class WebJobsService:
         for hook in list(self._hooks):
             if (answer := hook(call)) is not None:
                 return answer
+        found = _SHADOW.fullmatch(call.path)
+        if found is not None:
+            return self._update_shadow(call, unquote(found[1]))
         found = _PATH.fullmatch(call.path)
         if found is None:
             return _refusal(404, "UnknownOperationException", f"there is nothing at {call.path}")
@@ -193,6 +203,17 @@ class WebJobsService:
         except ValueError as error:
             return _refusal(400, "InvalidRequestException", str(error))
         return self._ask(unquote(found[1]), suffix, payload)
+
+    def _update_shadow(self, call: Call, thing: str) -> Answer:
+        name = dict(parse_qsl(call.query)).get("name", "")
+        try:
+            reported = json.loads(call.body)["state"]["reported"]
+        except (ValueError, KeyError, TypeError):
+            return _refusal(400, "InvalidRequestException", "state.reported is missing")
+        if call.method != "POST" or not name or not isinstance(reported, dict):
+            return _refusal(400, "InvalidRequestException", "only named shadows are served, and only updates of them")
+        self.shadows[thing, name] = _merged(self.shadows.get((thing, name), {}), reported)
+        return _answer(200, {"state": {"reported": reported}})
 
     def _ask(self, thing: str, suffix: str, payload: bytes) -> Answer:
         answers: list[Message] = []
@@ -239,6 +260,14 @@ def _asked(call: Call, job_id: str) -> tuple[str, bytes]:
             return f"{job_id}/update", call.body
         case _:
             raise ValueError(f"there is no operation {call.method} on this")
+
+
+def _merged(old: object, new: dict[str, Any]) -> dict[str, Any]:
+    """Return an object after an update: members are added or replaced, those that are null removed."""
+    merged = dict(old) if isinstance(old, dict) else {}
+    for name, value in new.items():
+        merged[name] = _merged(merged.get(name), value) if isinstance(value, dict) else value
+    return {name: value for name, value in merged.items() if value is not None}
 
 
 def _from_query(query: str) -> dict[str, object]:

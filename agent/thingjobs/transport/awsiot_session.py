@@ -20,7 +20,7 @@ from thingjobs.jobs import Connected
 from thingjobs.transport.awsiot_library import Threads, client_of, code_of, name_of, reason_of, tls_context
 from thingjobs.transport.awsiot_sockets import Sockets
 from thingjobs.transport.course import Course
-from thingjobs.transport.patience import Cause, kind_of
+from thingjobs.transport.patience import Cause, kind_of, topic_of
 from thingjobs.transport.topics import Topics
 from thingjobs.wire import MAX_PAYLOAD_BYTES
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from thingjobs.jobs import Incoming, Request
+    from thingjobs.ports import Shadow
     from thingjobs.transport.awsiot_settings import AwsIotSettings
     from thingjobs.transport.certificates import Certificates
     from thingjobs.transport.link import Link
@@ -110,6 +111,10 @@ class Session:
     def withhold(self) -> None:
         """A request was held back: it will not be answered either."""
         self._later(lambda _: self._course.asks(), None)
+
+    def tell(self, shadow: Shadow) -> None:
+        """Publish what a shadow is to say, if the connection is there and nothing else is under way."""
+        self._later(self._publish_shadow, shadow)
 
     def renew(self) -> None:
         """End it, because somebody wants a new one."""
@@ -211,11 +216,19 @@ class Session:
         if len(payload) > MAX_PAYLOAD_BYTES:
             log.error("cannot send %d bytes to %s: the service would close the connection", len(payload), topic)
             return
-        self._numbers += 1
         self._course.asks()
-        self._course.sent(self._numbers, kind_of(request))
+        self._hand_over(self._client, kind_of(request), topic, payload)
+
+    def _publish_shadow(self, shadow: Shadow) -> None:
+        if self._client is not None and self._course.quiet:
+            kind = kind_of(shadow)
+            self._hand_over(self._client, kind, topic_of(self._link.thing, kind), shadow.document)
+
+    def _hand_over(self, client: mqtt5.Client, kind: str, topic: str, payload: bytes) -> None:
+        self._numbers += 1
+        self._course.sent(self._numbers, kind)
         packet = mqtt5.PublishPacket(topic=topic, payload=payload, qos=mqtt5.QoS.AT_LEAST_ONCE)
-        future = self._client.publish(packet)
+        future = client.publish(packet)
         future.add_done_callback(partial(self._later, partial(self._on_published, self._numbers)))
 
     def _on_published(self, number: int, done: Any) -> None:

@@ -11,7 +11,7 @@ from thingjobs.errors import ConfigError
 if TYPE_CHECKING:
     from thingjobs.config import Config
     from thingjobs.config.settings import Connection
-    from thingjobs.ports import Transport
+    from thingjobs.ports import ShadowTransport
     from thingjobs.transport.link import Link
 
 
@@ -59,7 +59,7 @@ def _proxy(connection: Connection) -> Any:
     return Proxy.parse(connection.proxy)
 
 
-def transport_of(config: Config, link: Link, *, delay: float = 0.0) -> Transport:
+def transport_of(config: Config, link: Link, *, delay: float = 0.0) -> ShadowTransport:
     """Return the transport of a configuration.
 
     Args:

@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from thingjobs.jobs import RENEWED
-from thingjobs.transport.patience import Cause, Ended
+from thingjobs.transport.patience import Cause, Ended, topic_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +56,11 @@ class Course:
         return self._ready_at is not None and not self.reason
 
     @property
+    def quiet(self) -> bool:
+        """Whether something may be sent that is nobody's request: if it ends the connection, it is the suspect."""
+        return self.usable and not self._sent
+
+    @property
     def ready(self) -> bool:
         """Whether requests could be sent once."""
         return self._ready_at is not None
@@ -96,7 +101,7 @@ class Course:
         kind = self._sent.pop(number, "")
         if code < FAILURE:
             return kind
-        hint = f"does the policy allow iot:Publish on {self._base}{kind or '*'}?"
+        hint = f"does the policy allow iot:Publish on {topic_of(self._link.thing, kind or '*')}?"
         log.warning("the broker refused a request: %s; %s", name, hint)
         return ""
 
@@ -127,7 +132,8 @@ class Course:
         """Somebody wants a new one."""
         if self._asks and not self._answers:
             where = f"{self._link.address} took {self._asks} requests and answered none"
-            self.end(f"{where}; does the policy allow iot:Receive on {self._base}*?", Cause.DEAF)
+            topics = topic_of(self._link.thing, "*")
+            self.end(f"{where}; does the policy allow iot:Receive on {topics}?", Cause.DEAF)
         else:
             self.end(RENEWED, Cause.RENEWED)
 
@@ -179,10 +185,7 @@ class Course:
             self.end(f"{said}; does the policy allow iot:Subscribe on {names}?", Cause.UNSUBSCRIBED)
         elif self._sent:
             self._suspect = next(iter(self._sent.values()))
-            self.end(f"{said}; does the policy allow iot:Publish on {self._base}{self._suspect}?")
+            topic = topic_of(self._link.thing, self._suspect)
+            self.end(f"{said}; does the policy allow iot:Publish on {topic}?")
         else:
             self.end(f"{said}; is there another client {self._link.client_id}?")
-
-    @property
-    def _base(self) -> str:
-        return f"$aws/things/{self._link.thing}/jobs/"

@@ -35,9 +35,10 @@ from thingjobs.jobs import (
     Updated,
 )
 from thingjobs.policy import REPLY_TIMEOUT
+from thingjobs.ports import Shadow
 from thingjobs.transport.dial import explain
 from thingjobs.transport.https_polls import Running
-from thingjobs.transport.https_wire import DeniedError, call_for, doubt, operation_of, read, settled
+from thingjobs.transport.https_wire import DeniedError, call_for, doubt, operation_of, read, settled, shadow_call
 from thingjobs.transport.patience import Cause, Ended, kind_of
 from thingjobs.wire import MAX_PAYLOAD_BYTES
 
@@ -86,7 +87,7 @@ class Session:
         self._is_held = held
         self._roll = roll
         #: Requests and when they came; None wakes the thread.
-        self._wishes: queue.SimpleQueue[tuple[Request, float] | None] = queue.SimpleQueue()
+        self._wishes: queue.SimpleQueue[tuple[Request | Shadow, float] | None] = queue.SimpleQueue()
         self._ending = threading.Lock()
         self._reason = ""
         self._cause = Cause.LOST
@@ -109,6 +110,11 @@ class Session:
         """Have a request sent, if the service is reached."""
         if self._ready_at is not None and not self._reason:
             self._wishes.put((request, time.monotonic()))
+
+    def tell(self, shadow: Shadow) -> None:
+        """Have a shadow say something, if the service is reached and nobody wants anything else."""
+        if self._ready_at is not None and not self._reason and self._wishes.empty():
+            self._wishes.put((shadow, time.monotonic()))
 
     def withhold(self) -> None:
         """A request was held back: nothing follows from that here, as each answer tells what it is to."""
@@ -200,10 +206,13 @@ class Session:
 
     # --- requests -------------------------------------------------------------------------------------------------
 
-    def _on_wish(self, wish: tuple[Request, float] | None) -> None:
+    def _on_wish(self, wish: tuple[Request | Shadow, float] | None) -> None:
         if wish is None or self._reason:
             return
         request, came = wish
+        if isinstance(request, Shadow):
+            self._tell_shadow(request)
+            return
         if time.monotonic() - came > REPLY_TIMEOUT:
             log.debug("left out a request that nobody waits for any more")
             return
@@ -252,6 +261,22 @@ class Session:
             raise DeniedError(self._denied(request, error)) from None
         self._accept(kind_of(request))
         return reply
+
+    def _tell_shadow(self, shadow: Shadow) -> None:
+        """Have a shadow say something; that it is refused matters to nobody else."""
+        thing = self._site.link.thing
+        try:
+            answer = self._line.ask(shadow_call(shadow, thing))
+        except (OSError, ThingjobsError) as error:  # if it is the connection, the next request finds out
+            log.info("could not update the shadow %s: %s", shadow.name, explain(error, self._site.link))
+            self._rest()
+            return
+        self._rest_at = time.monotonic() + KEEP_SECONDS
+        if answer.status == 200:
+            self._accept(kind_of(shadow))
+        else:
+            hint = f"is iot:UpdateThingShadow allowed on thing/{thing}/{shadow.name}?"
+            log.warning("the service did not take the shadow %s (%d); %s", shadow.name, answer.status, hint)
 
     def _denied(self, request: Request, error: DeniedError) -> str:
         site, operation = self._site, operation_of(request)

@@ -33,7 +33,9 @@ class JobsSigner:
             CloudError: there are no credentials; the message says why.
         """
         self._used = self._keeper.current()
-        signing.sign(request, self._used, region=self._region, service="iot-jobs-data", at=datetime.now(UTC))
+        # Device Shadow is another service behind the same host; no request of the Jobs service has such a query.
+        service = "iotdata" if "/shadow?name=" in (request.url or "") else "iot-jobs-data"
+        signing.sign(request, self._used, region=self._region, service=service, at=datetime.now(UTC))
 
     def refused(self) -> None:
         """Look for other credentials next time."""

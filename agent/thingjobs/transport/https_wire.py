@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from thingjobs.jobs import Reply, Request
     from thingjobs.model import Json, ThingName
+    from thingjobs.ports import Shadow
 
 #: A document of 32 KiB as a string in JSON, each byte of it escaped, and its presigned URLs.
 MAX_ANSWER_BYTES = 512 * 1024
@@ -97,6 +98,12 @@ def call_for(request: Request, thing: ThingName) -> Call:
             return Call("POST", f"{jobs}/{request.job_id}", json.dumps(members, separators=(",", ":")).encode())
         case _:
             assert_never(request)
+
+
+def shadow_call(shadow: Shadow, thing: ThingName) -> Call:
+    """Return the call of UpdateThingShadow (API reference, AWS IoT Data Plane) for a named shadow."""
+    path = f"/things/{quote(thing, safe='-_.~')}/shadow?name={quote(shadow.name, safe='-_.~')}"
+    return Call("POST", path, shadow.document)
 
 
 def operation_of(request: Request) -> str:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from thingjobs.jobs import Describe, DescribeNext, GetPending, Update
 from thingjobs.policy import RETRY_CAP, backoff, spread
+from thingjobs.ports import Shadow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +44,8 @@ class Limits:
         loop: connections that ended with the same kind of request unanswered, until that kind is held back.
         hold_first: how long at first; it doubles each time.
         hold_cap: how long at most.
+        aside_first: how long a kind that nothing hangs on is held back after one such connection; it doubles.
+        aside_cap: how long at most.
         subscribe_loop: connections in a row that ended while we subscribed, until each filter is tried by itself.
     """
 
@@ -55,11 +58,15 @@ class Limits:
     loop: int = 3
     hold_first: float = 60.0
     hold_cap: float = 3600.0
+    aside_first: float = 3600.0
+    aside_cap: float = 86_400.0
     subscribe_loop: int = 2
 
 
 #: What is used where nobody says otherwise.
 LIMITS = Limits()
+#: What the kind of a shadow begins with; no request is of such a kind.
+_SHADOW = "shadow/name/"
 
 
 class Cause(Enum):
@@ -192,18 +199,24 @@ def _suspecting(history: History, ended: Ended, now: float, roll: float) -> Hist
         return history
     ends = history.denials.get(ended.suspect, Denial()).ends + 1
     limits, hold = history.limits, 0.0
-    if ends >= limits.loop:
-        hold = spread(min(limits.hold_cap, limits.hold_first * 2.0 ** min(ends - limits.loop, 16)), roll)
+    loop, first, cap = limits.loop, limits.hold_first, limits.hold_cap
+    if ended.suspect.startswith(_SHADOW):
+        # Each try may cost a connection, which jobs need, for what nobody waits for.
+        loop, first, cap = 1, limits.aside_first, limits.aside_cap
+    if ends >= loop:
+        hold = spread(min(cap, first * 2.0 ** min(ends - loop, 16)), roll)
     denials = {**history.denials, ended.suspect: Denial(ends, now + hold, hold)}
     return replace(history, denials=MappingProxyType(denials))
 
 
-def kind_of(request: Request) -> str:
-    """Return the topic of a request below $aws/things/THING/jobs/, with + for the job.
+def kind_of(request: Request | Shadow) -> str:
+    """Return the topic of a request below $aws/things/THING/jobs/, with + for the job; of a shadow, below THING.
 
     Policies are written so, for all jobs at once: that of the AWS IoT Jobs guide has `jobs/*`.
     """
     match request:
+        case Shadow(name):
+            return f"{_SHADOW}{name}/update"
         case GetPending():
             return "get"
         case DescribeNext():
@@ -214,3 +227,8 @@ def kind_of(request: Request) -> str:
             return "+/update"
         case _:
             assert_never(request)
+
+
+def topic_of(thing: str, kind: str) -> str:
+    """Return the topic of a kind of request of a thing, with + for the job."""
+    return f"$aws/things/{thing}/{'' if kind.startswith(_SHADOW) else 'jobs/'}{kind}"

@@ -19,6 +19,7 @@ from thingjobs.transport.dialogue import Ask, head_of, missing_of_head
 if TYPE_CHECKING:
     from thingjobs.transport.dialogue import Dialogue
 
+_WRITTEN = "a proxy is written http://[user:password@]host:port or socks5://[user:password@]host:port"
 #: RFC 1928: version 5; no authentication, user name and password (RFC 1929), none of those offered.
 _SOCKS, _OPEN, _LOGIN, _NONE = 5, 0, 2, 0xFF
 _ADDRESS_BYTES = {1: 4, 4: 16}
@@ -58,9 +59,7 @@ class Proxy:
         if self.kind not in ("http", "socks5"):
             raise ValueError("a proxy begins with http:// or socks5://")
         if not self.host or not 0 < self.port < 1 << 16:
-            raise ValueError(
-                "a proxy is written http://[user:password@]host:port or socks5://[user:password@]host:port"
-            )
+            raise ValueError(_WRITTEN)
         if self.kind == "socks5" and max(len(self.user.encode()), len(self.password.encode())) > 255:
             raise ValueError("user and password of a SOCKS proxy have at most 255 bytes each")
         if self.kind == "http" and ":" in self.user:
@@ -73,11 +72,11 @@ class Proxy:
         Raises:
             ValueError: it is none; the message does not repeat it, as it may hold a password.
         """
-        parts = urlsplit(text)
         try:
+            parts = urlsplit(text)
             port = parts.port or 0
-        except ValueError:
-            port = 0
+        except ValueError:  # Its message repeats what it does not like, the password too.
+            raise ValueError(_WRITTEN) from None
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
         return cls(parts.scheme, parts.hostname or "", port, user, password)
 

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 from thingjobs.errors import ThingjobsError
 from thingjobs.jobs import Disconnected
 from thingjobs.transport.certificates import Certificates
-from thingjobs.transport.patience import Cause, Ended, History, after, kind_of
+from thingjobs.transport.patience import Cause, Ended, History, after, kind_of, topic_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from thingjobs.clock import Reading
     from thingjobs.jobs import Incoming, Request
+    from thingjobs.ports import Shadow
     from thingjobs.transport.link import Link
     from thingjobs.transport.patience import Limits
 
@@ -41,6 +42,9 @@ class Session(Protocol):
     def withhold(self) -> None:
         """A request was held back: it will not be answered either."""
 
+    def tell(self, shadow: Shadow) -> None:
+        """Have a shadow say something, if the connection is there and nothing else is under way."""
+
     def renew(self) -> None:
         """End it, because somebody wants a new one."""
 
@@ -49,7 +53,7 @@ S = TypeVar("S", bound=Session)
 
 
 class Reconnecting(ABC, Generic[S]):
-    """`ports.Transport`, but for holding one connection.
+    """`ports.ShadowTransport`, but for holding one connection.
 
     Args:
         link: where and as whom to connect.
@@ -63,10 +67,10 @@ class Reconnecting(ABC, Generic[S]):
     THREAD: ClassVar[str] = "mqtt"
     #: What is said when a kind of request begins to be held back, and when it is not any more.
     HELD: ClassVar[str] = (
-        "{ends} connections ended right after a message to $aws/things/{thing}/jobs/{kind}: probably the policy of "
-        "this certificate does not allow iot:Publish on it; held back for {hold:.0f} s, all else goes on"
+        "{times} right after a message to {topic}: probably the policy of this certificate does not "
+        "allow iot:Publish on it; held back for {hold:.0f} s, all else goes on"
     )
-    FREED: ClassVar[str] = "messages to $aws/things/{thing}/jobs/{kind} are accepted again"
+    FREED: ClassVar[str] = "messages to {topic} are accepted again"
 
     def __init__(
         self,
@@ -87,6 +91,8 @@ class Reconnecting(ABC, Generic[S]):
         self._session: S | None = None
         #: Replaced by the thread only, so that others may read it at any time.
         self._history = History(limits, wait=delay)
+        #: What to call when the shadow that was told last is taken, and its kind.
+        self._taken: tuple[str, Callable[[], None]] = ("", _never)
 
     def start(self, put: Callable[[Incoming], None]) -> None:
         """Begin to connect; everything that happens is given to `put`."""
@@ -99,6 +105,13 @@ class Reconnecting(ABC, Generic[S]):
         if session is None:
             return
         session.withhold() if self._is_held(kind_of(request)) else session.send(request)
+
+    def tell(self, shadow: Shadow, taken: Callable[[], None]) -> None:
+        """Have a shadow say something, if it does not get in the way of requests; call `taken` when that was taken."""
+        session, kind = self._session, kind_of(shadow)
+        if session is not None and not self._is_held(kind):
+            self._taken = (kind, taken)
+            session.tell(shadow)
 
     def renew(self) -> None:
         """Drop the connection and open a new one; where there is none, one is being opened anyway."""
@@ -184,15 +197,20 @@ class Reconnecting(ABC, Generic[S]):
     def _say_what_is_held(self, ended: Ended) -> None:
         denial = self._history.denials.get(ended.suspect)
         if denial is not None and denial.hold:
-            held = {"ends": denial.ends, "thing": self._link.thing, "kind": ended.suspect, "hold": denial.hold}
+            topic = topic_of(self._link.thing, ended.suspect)
+            times = f"{denial.ends} connections ended" if denial.ends > 1 else "a connection ended"
+            held = {"times": times, "ends": denial.ends, "topic": topic, "kind": ended.suspect, "hold": denial.hold}
             log.warning("%s", self.HELD.format(**held))
 
     def _accepted(self, kind: str) -> None:
         """The other end took a request of that kind."""
         denial = self._history.denials.get(kind)
         if denial is not None and denial.hold:
-            log.info("%s", self.FREED.format(thing=self._link.thing, kind=kind))
+            log.info("%s", self.FREED.format(topic=topic_of(self._link.thing, kind), kind=kind))
         self._history = self._history.accepted(kind)
+        expected, taken = self._taken
+        if kind == expected and not self._stopping.is_set():
+            taken()
 
 
 def _fault(error: Exception) -> str:
@@ -207,3 +225,7 @@ def _fault(error: Exception) -> str:
 
 def _nowhere(incoming: Incoming) -> None:
     """Takes events before the start."""
+
+
+def _never() -> None:
+    """Stands where nothing was told yet."""

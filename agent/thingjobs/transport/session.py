@@ -23,7 +23,7 @@ from thingjobs.jobs import Connected
 from thingjobs.transport.course import Course
 from thingjobs.transport.dial import explain, tls_context
 from thingjobs.transport.link import ALPN_443
-from thingjobs.transport.patience import kind_of
+from thingjobs.transport.patience import kind_of, topic_of
 from thingjobs.transport.topics import Topics
 from thingjobs.wire import MAX_PAYLOAD_BYTES
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from thingjobs.jobs import Incoming, Request
+    from thingjobs.ports import Shadow
     from thingjobs.transport.certificates import Certificates
     from thingjobs.transport.dial import Bell
     from thingjobs.transport.link import Link
@@ -151,6 +152,10 @@ class Session:
         """A request was held back: it will not be answered either."""
         self._later(self._course.asks)
 
+    def tell(self, shadow: Shadow) -> None:
+        """Publish what a shadow is to say, if the connection is there and nothing else is under way."""
+        self._later(partial(self._publish_shadow, shadow))
+
     def renew(self) -> None:
         """End it, because somebody wants a new one."""
         self._later(self._course.renewed)
@@ -220,6 +225,14 @@ class Session:
         info = self._client.publish(topic, payload, qos=1)
         if info.rc == mqtt.MQTT_ERR_SUCCESS:
             self._course.sent(info.mid, kind_of(request))
+
+    def _publish_shadow(self, shadow: Shadow) -> None:
+        if not self._course.quiet:
+            return
+        kind = kind_of(shadow)
+        info = self._client.publish(topic_of(self._link.thing, kind), shadow.document, qos=1)
+        if info.rc == mqtt.MQTT_ERR_SUCCESS:
+            self._course.sent(info.mid, kind)
 
     def _due(self) -> float:
         """Return when to look up though nothing happened: paho pings when nothing was sent or heard for so long."""

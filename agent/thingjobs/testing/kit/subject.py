@@ -7,7 +7,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from signal import SIGKILL
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +15,7 @@ from thingjobs import child, manifest, schema
 from thingjobs.child.answers import Unanswerable, describe
 from thingjobs.child.context import JobContext
 from thingjobs.child.events import lines
+from thingjobs.interpreter import isolated
 from thingjobs.model import Code, Plan, Result, Status
 from thingjobs.registry import DECLARED
 from thingjobs.testing.kit.program import environment_of, run_program
@@ -65,7 +65,7 @@ def subject_of(handler: HandlerUnderTest, environment: Mapping[str, str]) -> Sub
         return InProcess(handler, environment)
     path = Path(handler)
     if isinstance(handler, str) and ":" in handler and not path.exists():
-        return Program(handler, (sys.executable, "-I", "-c", child.START, handler), _described(handler), environment)
+        return Program(handler, (*isolated(child.START), handler), _described(handler), environment)
     if path.is_dir():
         found = _parsed(path, _read(path / "manifest.json"), program=True)
         argv = (str(path.resolve() / found.exec[0]), *found.exec[1:])
@@ -110,7 +110,7 @@ def _read(file: Path) -> Any:
 
 def _described(target: str) -> Manifest:
     """Ask a child, which finds only what is installed: as on a device, the present folder is no place for modules."""
-    argv = [sys.executable, "-I", "-m", "thingjobs.child", "--describe", target]
+    argv = [*isolated(child.START), "--describe", target]
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ValueError(f"{target} is no handler: {done.stderr.strip()}")
