@@ -16,7 +16,7 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: aws-check help demo setup test lint bench explore faults fleet soak wheel clean
+.PHONY: aws-check help demo setup test lint bench explore faults fleet fuzz packages soak wheel clean
 
 help: ## this list
 	@echo "thingjobs, the job agent for AWS IoT things. What make can do here:"
@@ -29,7 +29,7 @@ setup: $(DEV_READY) ## the development environment in .venv, ready for your edit
 
 test: $(DEV_READY) ## all tests; one of them: make test ARGS="-k words_of_its_name"
 	@sh tests/install-mosquitto.sh
-	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n $$(($$(nproc) + 1)) --dist worksteal $(ARGS)
 
 lint: $(DEV_READY) ## format, lint, types and import rules; changes nothing
 	@$(BIN)/ruff format --check .
@@ -47,8 +47,8 @@ explore: $(DEV_READY) ## the core: every schedule of up to three faults, and 60,
 
 faults: $(DEV_READY) ## the real agent killed, cut off and out of room at every step; takes an hour
 	@sh tests/install-mosquitto.sh
-	@THINGJOBS_KILLS=all THINGJOBS_DISK_FAULTS=all THINGJOBS_ALL_CUTS=1 $(BIN)/python -m pytest --timeout 0 \
-	    -n auto --dist load tests/integration/kills tests/integration/test_journal_bytes.py tests/integration/test_disk.py tests/acceptance/firmware $(ARGS)
+	@THINGJOBS_KILLS=all THINGJOBS_DISK_FAULTS=all THINGJOBS_ALL_CUTS=1 THINGJOBS_UPGRADES=all $(BIN)/python -m pytest --timeout 0 \
+	    -n auto --dist load tests/integration/kills tests/integration/test_journal_bytes.py tests/integration/test_disk.py tests/integration/upgrade tests/acceptance/firmware $(ARGS)
 
 fleet: $(DEV_READY) ## 100,000 simulated devices after an outage, and 500 real connections; half an hour
 	@sh tests/install-mosquitto.sh
@@ -58,6 +58,12 @@ fleet: $(DEV_READY) ## 100,000 simulated devices after an outage, and 500 real c
 soak: $(DEV_READY) ## 10,000 jobs and 1,000 lost connections on one agent; THINGJOBS_SOAK_JOBS says how many
 	@sh tests/install-mosquitto.sh
 	@THINGJOBS_SOAK_JOBS=$${THINGJOBS_SOAK_JOBS:-10000} $(BIN)/python -m pytest -s tests/soak $(ARGS)
+
+fuzz: $(DEV_READY) ## every parser of what others wrote, with what is nearly right; guided where atheris is installed
+	@$(BIN)/python -m tests.fuzz.guided $${THINGJOBS_FUZZ_SECONDS:-900} $(ARGS)
+
+packages: $(DEV_READY) ## the Debian packages, and what becomes of them in a fresh Debian 12
+	@PYTHON=$(BIN)/python bash .ci/packages
 
 aws-check: $(DEV_READY) ## ask the real AWS, in your account: it asks before it makes anything, and deletes it all
 	@$(BIN)/python tests/aws/aws_check.py $(ARGS)

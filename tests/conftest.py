@@ -343,8 +343,10 @@ class Server:
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Make it hang: connections stay, nothing is answered."""
+        """Make it hang: connections stay, nothing is answered from now on."""
         self._signal(signal.SIGSTOP)
+        stat = Path(f"/proc/{self.pid}/stat")
+        assert wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", PATIENCE_SECONDS)
 
     def resume(self) -> None:
         """Let it go on after `pause`."""

@@ -195,7 +195,7 @@ def test_validate_tells_good_from_bad_and_changes_nothing(
         f"✗ {broken}: document.invalid: it is not JSON: expecting ':' delimiter in line 2, column 10",
         (
             f"✗ {unknown}: handler.unknown: there is no handler tuch on this device; "
-            "there are: aws-steps, batch-job, collect, install-handler, s3-batch-job, touch"
+            "there are: aws-steps, batch-job, collect, install-handler, s3-batch-job, touch, upgrade-agent"
         ),
     ]
     assert snapshot(cli.folder) == before

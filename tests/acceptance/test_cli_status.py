@@ -20,6 +20,7 @@ echo '{"progress": 40, "message": "writing slot b"}' >> "$JOB_EVENTS"
 while [ ! -e "$OUT/go" ]; do sleep 0.05; done
 """
 TOP = {"thing", "running", "connected", "connectedSeconds", "unconnected", "jobs", "owed", "late", "last"}
+TOP |= {"agent", "foreign", "stopping"}
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_a_running_agent_is_asked_and_tells_progress_queue_and_outcomes(local: L
     assert lines[3].startswith("  last  ✗ a-mistake#1  REJECTED   20")
     said = "          handler.unknown: there is no handler slo on this device; there are: aws-steps, "
     assert lines[4].startswith(said)
-    assert lines[4].endswith(", slow")
+    assert lines[4].endswith(", slow, upgrade-agent")
 
 
 def test_after_a_run_every_execution_is_told_with_code_and_reason(local: Local, cli: Cli) -> None:

@@ -89,7 +89,7 @@ def test_into_a_pipe_go_plain_lines_none_of_them_wrapped(cli: Cli, talking: Loca
     assert "40%" not in told.all
     assert (
         f"handler.unknown: there is no handler {'h' * 100} on this device; "
-        "there are: aws-steps, batch-job, collect, install-handler, s3-batch-job, talks\n" in told.out
+        "there are: aws-steps, batch-job, collect, install-handler, s3-batch-job, talks, upgrade-agent\n" in told.out
     )
 
 

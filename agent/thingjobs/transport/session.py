@@ -154,7 +154,9 @@ class Session:
 
     def tell(self, shadow: Shadow) -> None:
         """Publish what a shadow is to say, if the connection is there and nothing else is under way."""
-        self._later(partial(self._publish_shadow, shadow))
+        # Asked here as well: what is under way may be acknowledged before the thread comes to this.
+        if self._course.quiet and not self._wishes:
+            self._later(partial(self._publish_shadow, shadow))
 
     def renew(self) -> None:
         """End it, because somebody wants a new one."""
