@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from thingjobs import clock
-from thingjobs.documents import AWS_STEPS, Asked, route
+from thingjobs.documents import AWS_STEPS, Asked, called, route
 from thingjobs.envelope import SIGNED, Here, Opened, opened
 from thingjobs.envelope.claims import moment
 from thingjobs.errors import DocumentError, HandlerError
@@ -265,13 +265,18 @@ class Judge:
             if job is not None:
                 log.info("%s: signed by %s, good until %s", job, found.key, moment(found.not_after))
             return route(found.document, self._device)
-        signed = self._config.signed
-        if signed.require and not signed.unsigned:  # Nobody need look further into what nobody vouches for.
-            raise _unsigned()
+        if not self._config.signed.require:
+            return route(document, self._device)
+        # Nobody need look further into what nobody vouches for, nor tell its author what there is on this device.
+        self._check_unsigned(called(document, self._device))
         asked = route(document, self._device)
-        if signed.require and not any(fnmatchcase(asked.handler, pattern) for pattern in signed.unsigned):
-            raise _unsigned()
+        self._check_unsigned(asked.handler)
         return asked
+
+    def _check_unsigned(self, handler: str) -> None:
+        if not any(fnmatchcase(handler, pattern) for pattern in self._config.signed.unsigned):
+            reason = "the job document is not signed, as this device demands; sign it with `thingjobs sign`"
+            raise DocumentError(Code.DOCUMENT_UNSIGNED, reason)
 
     def handler(self, asked: Asked) -> Handler:
         """Return the handler for what a document asks.
@@ -324,11 +329,6 @@ class Judge:
         operators = 60.0 * self._config.jobs.max_defer_minutes
         said = [seconds for seconds in (handler.max_defer, operators) if seconds]
         return min(said, default=None)
-
-
-def _unsigned() -> DocumentError:
-    how = "sign it with `thingjobs sign`"
-    return DocumentError(Code.DOCUMENT_UNSIGNED, f"the job document is not signed, as this device demands; {how}")
 
 
 def fits(version: str, constraint: str) -> bool:

@@ -49,8 +49,8 @@ def trusted_keys(signed: Signed) -> tuple[dict[str, Verify], list[str]]:
         problems = [missing] if signed.keys != Signed().keys else []
     except OSError as error:
         return {}, [f"signed.keys: {signed.keys} cannot be read ({error.strerror}); let the agent's account read it"]
-    except ModuleNotFoundError:
-        return {}, [f"signed.keys: to verify signatures the agent needs cryptography; {keys.INSTALL}"]
+    except ImportError as error:
+        return {}, [f"signed.keys: to verify signatures the agent needs cryptography ({error}); {keys.INSTALL}"]
     if signed.require and not files:
         how = f"put a public key there as NAME{_SUFFIX}, or set signed.require to false"
         problems.append(
@@ -82,7 +82,7 @@ def _key(path: Path) -> Verify:
 
     Raises:
         ValueError: it cannot be used, or not be trusted.
-        ModuleNotFoundError: `cryptography` is not installed.
+        ImportError: `cryptography` is not installed, or broken.
     """
     name = path.name.removesuffix(_SUFFIX)
     if not NAME.fullmatch(name):
@@ -94,6 +94,8 @@ def _key(path: Path) -> Verify:
             raise ValueError("it is no file; remove it")
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES)
+    except FileNotFoundError:
+        raise ValueError("it is a link that leads nowhere; remove it") from None
     except OSError as error:
         raise ValueError(f"{error.strerror}; let the agent's account read it") from None
     try:

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from thingjobs.fetch import FetchError, Rules, fetch
+from thingjobs.fetch.rules import promised
 from thingjobs.model import Code
 
 #: Exit statuses; `steps` knows what they mean. Neither sudo nor Python ends with one of these.
@@ -52,11 +53,18 @@ def main() -> int:
 def _target(url: str, path: Path) -> Path:
     """Return what to save it as: in a folder, under the last part of the URL's path.
 
+    A URL that is held to a digest stands beside what somebody signed, and nobody signed what it ends in.
+
     Raises:
-        FetchError: the URL ends in no name.
+        FetchError: the URL ends in no name, or in one that nobody vouches for.
     """
     if not _is_folder(path):
         return path
+    if promised(url, "").name:
+        raise FetchError(
+            Code.FETCH_FAILED,
+            f"nobody signed the name that the URL has for a file in {path}: give the path a file name",
+        )
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     if name in ("", "..") or "\0" in name:
         raise FetchError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,6 +64,39 @@ def test_a_new_key_is_secret_and_never_takes_the_place_of_another(desk: Cli) -> 
     assert not (desk.folder / "next.pem").exists(), "half a pair is of no use"
 
 
+def test_a_new_key_can_be_locked_and_is_opened_by_its_password_alone(desk: Cli) -> None:
+    for name, text in (("password", "geheim\n"), ("other", "wrong"), ("empty", "\n"), ("long", "x" * 1024)):
+        (desk.folder / name).write_text(text)
+        (desk.folder / name).chmod(0o600)
+    words = ("document.json", "--days", "7", "--thing", "*", "--key", "locked.key")
+    assert desk("sign", "--new-key", "locked", "--password-file", "password").code == 0
+    assert (desk.folder / "locked.key").read_text().startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    assert desk("sign", *words, "--password-file", "password").code == 0
+    for more, said in (
+        ((), "it has a password; say --password-file"),
+        (("--password-file", "other"), "the password does not open it"),
+        (("--password-file", "empty"), "must hold a password of 1 to 1023 bytes"),
+    ):
+        told = desk("sign", *words, *more)
+        assert (told.code, told.out) == (2, "")
+        assert said in told.err
+    for password in ("empty", "long"):
+        assert desk("sign", "--new-key", "never", "--password-file", password).code == 2
+        assert not (desk.folder / "never.key").exists()
+
+
+def test_a_key_that_cannot_be_written_whole_is_not_there_at_all(desk: Cli) -> None:
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200)); "
+        "from thingjobs.cli import main; sys.exit(main(['sign', '--new-key', 'next']))"
+    )
+    told = subprocess.run(
+        [desk.python, "-B", "-c", program], cwd=desk.folder, capture_output=True, text=True, check=False
+    )
+    assert (told.returncode, told.stderr) == (2, "thingjobs: cannot write next.key: File too large\n")
+    assert not list(desk.folder.glob("next.*"))
+
+
 def test_what_is_signed_runs_where_signatures_are_demanded_and_the_tools_say_by_whom(desk: Cli) -> None:
     assert desk("sign", "--new-key", "keys/other", "--ed25519").code == 0
     (desk.folder / "keys" / "other.key").rename(desk.folder / "other.key")
@@ -106,7 +140,8 @@ def test_a_url_stands_outside_with_its_digest_inside(desk: Cli) -> None:
         (("document.json", "--key", "release.key", "--days", "7", "--thing", "a b"), "is no name of a thing"),
         (("document.json", "--key", "release.key", "--days", "0", "--thing", "*"), "--days: must be more than 0"),
         (("document.json", "--key", "release.key", "--days", "nan", "--thing", "*"), "--days: must be more than 0"),
-        (("document.json", "--key", "release.pem", "--days", "7", "--thing", "*"), "others may use release.pem"),
+        (("document.json", "--key", "release.pem", "--days", "7", "--thing", "*"), "it holds no private key"),
+        (("document.json", "--key", "open.key", "--days", "7", "--thing", "*"), "others may use open.key (mode 0640)"),
         (("document.json", "--key", "none.key", "--days", "7", "--thing", "*"), "cannot read none.key"),
         (("document.json", "--key", "document.key", "--days", "7", "--thing", "*"), "it holds no private key"),
         (("document.json", "--key", "release.key", "--days", "7", "--job", "x", "--url", "x"), "write NAME=URL"),
@@ -114,25 +149,57 @@ def test_a_url_stands_outside_with_its_digest_inside(desk: Cli) -> None:
             ("document.json", "--key", "release.key", "--days", "7", "--job", "x", "--not-before", "now"),
             "a time is written as 2027-01-01T00:00:00Z",
         ),
+        (
+            (
+                "document.json",
+                "--key",
+                "release.key",
+                "--days",
+                "7",
+                "--job",
+                "x",
+                "--not-before",
+                "2020-01-01T00:00:00Z",
+            ),
+            "the signature would have ended at 2020-01-08T00:00:00Z",
+        ),
+        (("document.json", "--key", "release.key", "--days", "7", "--job", "x", "--ed25519"), "goes with --new-key"),
+        (("document.json", "--new-key", "next"), "--new-key makes a key and signs nothing"),
+        (("--new-key", "next", "--key", "release.key"), "--new-key makes a key and signs nothing"),
         (("--new-key", "a b"), "is no name for a key"),
+        (("--new-key", "keys/"), "is no name for a key"),
         (("--new-key", "none/release"), "cannot write none/release.pem"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence(desk: Cli, words: tuple[str, ...], part: str) -> None:
     (desk.folder / "document.key").write_text("{}")
     (desk.folder / "document.key").chmod(0o600)
+    (desk.folder / "open.key").write_bytes((desk.folder / "release.key").read_bytes())
+    (desk.folder / "open.key").chmod(0o640)
     told = desk("sign", *words)
     assert (told.code, told.out) == (2, "")
     assert part in told.err
 
 
-@pytest.mark.parametrize("document", ["[]", "{", '{"a": "\\ud800"}', '{"a": 1e999}', "[" * 5000])
-def test_what_is_no_document_is_not_signed(desk: Cli, document: str) -> None:
-    (desk.folder / "document.json").write_text(document)
-    told = desk("sign", "document.json", "--key", "release.key", "--days", "7", "--thing", "*")
-    assert told.code in (1, 2)
-    assert told.err.startswith("thingjobs: cannot sign")
-    assert told.out == ""
+@pytest.mark.parametrize(
+    ("document", "part"),
+    [
+        ("[]", "it must be a JSON object, not a list"),
+        ("{", "it is not JSON"),
+        ('{"a": "\\ud800"}', "half of a"),
+        ('{"a": 1e999}', "are no numbers"),
+        ("[" * 5000, "nested more than 100 levels"),
+        ('{"handler": "mild", "params": {}, "handler": "wild"}', 'it says "handler" twice in one object'),
+        ('{"handlr": "x"}', "none of the keys handler, steps and operation"),
+        ('{"signed": {}}', "it is signed already"),
+        ('{"handler": "x", "params": {"u": "${aws:iot:s3-presigned-url:https://s3/x}"}}', "because that is signed"),
+    ],
+)
+def test_what_no_device_would_take_is_not_signed(desk: Cli, document: str, part: str) -> None:
+    told = desk("sign", "-", "--key", "release.key", "--days", "7", "--thing", "*", stdin=document)
+    assert (told.code, told.out) == (1, "")
+    assert told.err.startswith("thingjobs: cannot sign standard input: ")
+    assert part in told.err
 
 
 def test_a_document_that_aws_iot_would_not_take_any_more_is_not_printed(desk: Cli) -> None:

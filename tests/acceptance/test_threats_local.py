@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from thingjobs.envelope.keys import new_pair
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -82,6 +84,28 @@ while [ ! -e "$OUT/go" ]; do sleep 0.05; done""",
     assert "written" not in told.stdout
 
 
+def test_what_was_claimed_before_goes_on_where_signatures_are_demanded_and_nothing_else_begins(
+    local: Local, eventually: Callable[..., Any]
+) -> None:
+    """To end it is for whoever creates jobs to cancel it; what it changed is not undone by a key that is gone."""
+    local.handler("hold", """echo >"$OUT/up"; while [ ! -e "$OUT/go" ]; do sleep 0.05; done""")
+    for name in ("claimed", "waits"):
+        local.job(name, {"handler": "hold"})
+    agent = local.start()
+    eventually((local.out / "up").exists)
+    agent.signal(signal.SIGTERM)
+    agent.end()
+
+    (local.out / "keys").mkdir(mode=0o755)
+    (local.out / "keys" / "release.pem").write_bytes(new_pair()[1])
+    with local.config.open("a") as config:
+        config.write(f'[signed]\nrequire = true\nkeys = "{local.out}/keys"\n')
+    (local.out / "go").touch()
+    local.run()
+
+    assert local.outcomes() == {"claimed": "SUCCEEDED", "waits": "REJECTED"}
+
+
 @pytest.mark.parametrize("which", ["config.toml", "conf.d", "conf.d/10-more.toml"])
 def test_an_agent_does_not_start_on_a_configuration_that_others_may_write(cli: Cli, which: str) -> None:
     folder = cli.folder / "conf.d"
@@ -96,6 +120,33 @@ def test_an_agent_does_not_start_on_a_configuration_that_others_may_write(cli: C
 
     assert told.code == 2
     assert f"{changed}: others may change it, and what it says is run; run chmod go-w {changed}" in told.err
+
+
+def test_an_agent_does_not_start_where_others_can_put_another_configuration_in_the_place_of_its_own(cli: Cli) -> None:
+    folder = cli.folder / "open"
+    folder.mkdir()
+    (folder / "config.toml").write_text(CONFIG)
+    (folder / "config.toml").chmod(0o644)
+    folder.chmod(0o777)
+
+    told = cli("run", "--config", folder / "config.toml")
+
+    assert told.code == 2
+    assert f"{folder} may be written by others; run chmod go-w {folder}" in told.err
+    assert "Traceback" not in told.err
+
+
+@as_root
+def test_an_agent_does_not_start_on_a_configuration_of_another_account(cli: Cli) -> None:
+    config = cli.folder / "config.toml"
+    config.write_text(CONFIG)
+    config.chmod(0o644)
+    os.chown(config, 65534, -1)
+
+    told = cli("run", "--config", config)
+
+    assert told.code == 2
+    assert f"{config} belongs to user 65534, not to root; run chown -h root {config}" in told.err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import pwd
@@ -282,6 +283,20 @@ def test_a_body_that_ends_early_fails_and_leaves_the_old_file(web: Web, tmp_path
 
     assert reason == f"cannot fetch {url}: the connection ended after 0 of 8 bytes"
     assert target.read_bytes() == b"old"
+
+
+def test_a_url_that_is_held_to_a_digest_names_no_file_in_a_folder(web: Web, tmp_path: Path) -> None:
+    """Such a URL stands beside what was signed: whoever wrote it could have the file overwrite any other there."""
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    folder = tmp_path / "app"
+    folder.mkdir()
+
+    reason = refusal(tmp_path, f"{web.url}/fw.bin{SECRET}#sha256={digest}", folder)
+
+    assert reason == f"nobody signed the name that the URL has for a file in {folder}: give the path a file name"
+    assert leftovers(folder) == []
+    download(tmp_path, f"{web.url}/fw.bin{SECRET}#sha256={digest}", folder / "fw")
+    assert (folder / "fw").read_bytes() == CONTENT
 
 
 def test_what_came_of_a_file_is_gone_on_with_by_the_next_try(web: Web, tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import pytest
 
 from thingjobs.clock import once_right
 from thingjobs.config.settings import Config, Connection, Handlers, Signed, Thing
-from thingjobs.envelope import Claims, sealed
+from thingjobs.envelope import PAYLOAD_TYPE, Claims, Envelope, Signature, pae, sealed
+from thingjobs.envelope.claims import written
+from thingjobs.envelope.dsse import as_json
 from thingjobs.envelope.keys import new_pair, signer, verifier
 from thingjobs.errors import HandlerError
 from thingjobs.fetch.rules import FetchError, parse_digest, promised
@@ -71,9 +73,35 @@ def test_a_device_that_demands_signatures_rejects_what_has_none_and_runs_what_ha
     assert isinstance(judge(signed(FIRMWARE)), Plan)
 
 
-@pytest.mark.parametrize("document", [{}, {"handler": 7}, {"version": "1.0", "steps": []}, {"operation": "x"}])
-def test_what_nobody_vouches_for_is_not_looked_into(document: object) -> None:
-    assert code(judge(document)) is Code.DOCUMENT_UNSIGNED
+COMMAND = {"action": {"name": "x", "type": "runCommand", "input": {"command": "id"}}}
+
+
+@pytest.mark.parametrize("unsigned", [[], ["coll*"]])
+@pytest.mark.parametrize(
+    "document",
+    [
+        *({}, [], {"handler": 7}, {"handler": None}, {"version": "1.0", "steps": []}, {"operation": "x"}),
+        *({"operation": 7}, {"handler": "Collect"}, {"handler": "COLLECT"}, {"handler": "firmware", "mode": "check"}),
+        {"version": "1.0", "steps": [{"action": {**COMMAND["action"], "runAsUser": "nobody-of-that-name"}}]},
+        {"version": "1.0", "steps": [COMMAND], "conditions": [{"key": "site", "value": ["north"]}]},
+        {"handler": "firmware", "version": "1.0", "steps": [COMMAND], "operation": "collect"},
+        {"steps": 7, "operation": "collect"},
+        {"Signed": {}, "operation": "x"},
+    ],
+)
+def test_what_nobody_vouches_for_is_not_looked_into_and_its_author_learns_nothing_of_the_device(
+    document: object, unsigned: list[str]
+) -> None:
+    refused = judge(document, unsigned=unsigned)
+    assert code(refused) is Code.DOCUMENT_UNSIGNED
+    assert refused.reason == judge(FIRMWARE).reason
+
+
+def test_of_what_may_come_without_a_signature_its_author_is_told_what_is_wrong() -> None:
+    assert code(judge({"handler": "collect", "parms": {}}, unsigned=["collect"])) is Code.DOCUMENT_INVALID
+    assert code(judge({"version": "1.0", "steps": []}, unsigned=["aws-steps"])) is Code.DOCUMENT_INVALID
+    assert code(judge({"operation": "x"}, unsigned=["aws-steps"])) is Code.HANDLER_UNKNOWN
+    assert code(judge({}, unsigned=["*"])) is Code.DOCUMENT_UNKNOWN
 
 
 def test_the_operator_may_let_some_handlers_be_used_without_a_signature() -> None:
@@ -99,7 +127,10 @@ def test_a_signature_is_held_against_this_thing_this_job_and_the_time() -> None:
 
 
 def test_a_signed_document_within_a_signed_one_is_no_document() -> None:
-    assert code(judge(signed(signed(FIRMWARE)))) is Code.DOCUMENT_UNKNOWN
+    payload = written(Claims(signed(FIRMWARE), NOW + 60, ("*",)))
+    signature = Signature("release", SIGN(pae(PAYLOAD_TYPE, payload)))
+    document = {"signed": as_json(Envelope(PAYLOAD_TYPE, payload, (signature,)))}
+    assert code(judge(document)) is Code.DOCUMENT_UNKNOWN
 
 
 def test_a_placeholder_that_aws_did_not_replace_is_told_as_ever_and_no_reason_shows_a_query() -> None:

@@ -7,17 +7,24 @@ likes its parameters, is not judged here.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from thingjobs.documents.asked import AWS_STEPS, Asked, Device
 from thingjobs.documents.aws_steps import read_operation, read_steps
 from thingjobs.documents.native import read_native
 from thingjobs.documents.placeholders import refuse_placeholders
-from thingjobs.documents.shape import kind_of
+from thingjobs.documents.shape import check_shape, kind_of
 from thingjobs.errors import DocumentError
 from thingjobs.model import Code
 
-__all__ = ["AWS_STEPS", "Asked", "Device", "route"]
+if TYPE_CHECKING:
+    from thingjobs.model import Json
+
+__all__ = ["AWS_STEPS", "Asked", "Device", "called", "check_form", "route"]
 
 _READERS = (("handler", read_native), ("steps", read_steps), ("operation", read_operation))
+#: What those must look like on any device; an operation is a handler's or a script's, as the device has it.
+_SHAPES = {"handler": "document-native", "steps": "document-aws-steps"}
 
 
 def route(document: object, device: Device) -> Asked:
@@ -39,7 +46,39 @@ def route(document: object, device: Device) -> Asked:
         if key in document:
             return read(document, device)
     refuse_placeholders(document)
-    raise DocumentError(
+    raise _unknown()
+
+
+def called(document: object, device: Device) -> str:
+    """Return the name of the handler that a document would call, and look no further into it; "" if it names none."""
+    match document:
+        case {"handler": name}:
+            return name if isinstance(name, str) else ""
+        case {"steps": _}:
+            return AWS_STEPS
+        case {"operation": str(name)} if device.has_handler(name):
+            return name
+        case {"operation": _}:
+            return AWS_STEPS
+        case _:
+            return ""
+
+
+def check_form(document: Json) -> None:
+    """Refuse what no device would understand, as far as that can be told without one.
+
+    Raises:
+        DocumentError: it is written wrongly, or like none that is known.
+    """
+    key = next((key for key, _ in _READERS if key in document), None)
+    if key is None:
+        raise _unknown()
+    if key in _SHAPES:
+        check_shape(document, _SHAPES[key])
+
+
+def _unknown() -> DocumentError:
+    return DocumentError(
         Code.DOCUMENT_UNKNOWN,
         "the document has none of the keys handler, steps and operation: write "
         '{"handler": NAME, "params": {…}}, an AWS document {"version": "1.0", "steps": […]}, '

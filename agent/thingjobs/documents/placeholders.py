@@ -38,16 +38,22 @@ def refuse_placeholders(document: Json, *, optional: re.Pattern[str] | None = No
     Raises:
         DocumentError: document.placeholder, naming the place and the placeholder.
     """
+    if found := placeholder(document, optional=optional):
+        raise DocumentError(
+            Code.DOCUMENT_PLACEHOLDER,
+            f"AWS IoT did not replace {found}: check its spelling; parameters work in managed templates only",
+        )
+
+
+def placeholder(document: Json, *, optional: re.Pattern[str] | None = None) -> str:
+    """Return which placeholder stands in a document, and where, for people; "" if there is none."""
     for place, text in _strings(document):
         if _START not in text or (optional and optional.fullmatch(place) and given(text) is None):
             continue
         found = text[text.index(_START) :]
         whole = _PLACEHOLDER.match(found)
-        raise DocumentError(
-            Code.DOCUMENT_PLACEHOLDER,
-            f"AWS IoT did not replace the placeholder {shown(whole.group() if whole else found)} in {place}: "
-            "check its spelling; parameters work in managed templates only",
-        )
+        return f"the placeholder {shown(whole.group() if whole else found)} in {place}"
+    return ""
 
 
 def _strings(document: Json) -> Iterator[tuple[str, str]]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from thingjobs.documents.shape import kind_of, shown
 from thingjobs.errors import DocumentError
 from thingjobs.model import JOB_ID_PATTERN, Code
+from thingjobs.wire import MAX_DOCUMENT_DEPTH, document_of
 
 if TYPE_CHECKING:
     from thingjobs.model import Json
@@ -97,7 +98,7 @@ def read(payload: bytes) -> Claims:
         DocumentError: document.invalid; it does not say what it must, or says more.
     """
     try:
-        return _claims(_parsed(payload))
+        return _claims(parsed(payload))
     except ValueError as error:
         raise DocumentError(Code.DOCUMENT_INVALID, f"the signed payload cannot be used: {error}") from None
 
@@ -119,7 +120,7 @@ def moment(seconds: float) -> str:
     """Return a time as a payload says it, whole seconds of UTC; what lies beyond the year 9999 is its end."""
     last = datetime.max.replace(tzinfo=UTC)
     at = datetime.fromtimestamp(seconds, UTC) if seconds < last.timestamp() else last
-    return f"{at:%Y-%m-%dT%H:%M:%S}Z"
+    return f"{at.replace(tzinfo=None, microsecond=0).isoformat()}Z"
 
 
 def seconds_of(text: object) -> float:
@@ -136,6 +137,19 @@ def seconds_of(text: object) -> float:
         raise ValueError(f"there is no time {text}") from None
 
 
+def parsed(payload: bytes) -> Any:
+    """Return the JSON value; what two readers could read differently is refused.
+
+    Raises:
+        ValueError: it is not JSON, says a key twice, or is nested beyond reason.
+    """
+    try:
+        text = payload.decode()
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def _claims(raw: object) -> Claims:
     if not isinstance(raw, dict):
         raise ValueError(f"it must be a JSON object, not {kind_of(raw)}")
@@ -144,6 +158,8 @@ def _claims(raw: object) -> Claims:
     document = raw.get("document")
     if not isinstance(document, dict):
         raise ValueError(f"document must be a JSON object, not {kind_of(document)}")
+    if document_of(document) is None:  # Base64 hid its depth from whoever looked at the message.
+        raise ValueError(f"document is nested more than {MAX_DOCUMENT_DEPTH} levels deep")
     return Claims(
         document=document,
         not_after=_time(raw, "notAfter"),
@@ -170,19 +186,6 @@ def _time(raw: Json, key: str) -> float:
         return seconds_of(raw.get(key))
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
-
-
-def _parsed(payload: bytes) -> Any:
-    """Return the JSON value; what two readers could read differently is refused.
-
-    Raises:
-        ValueError: it is not JSON, says a key twice, or is nested beyond reason.
-    """
-    try:
-        text = payload.decode()
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> Json:

@@ -1,7 +1,12 @@
-"""Keys: ECDSA on P-256 with SHA-256, and Ed25519. Reads no file; nobody needs `cryptography` without keys."""
+"""Keys: ECDSA on P-256 with SHA-256, and Ed25519. Reads no file; nobody needs `cryptography` without keys.
+
+The key says by which algorithm it verifies, and an envelope cannot say otherwise. That two signatures of ECDSA may be
+right for one message (r and s, r and -s) means nothing here: no signature is remembered or compared.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,23 +24,27 @@ if TYPE_CHECKING:
 #: What to do where the library is missing.
 INSTALL = "install it: pip install 'thingjobs[signed]', on Debian apt install python3-cryptography"
 _KINDS = "a key must be ECDSA on P-256, or Ed25519"
+_LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 
 
 def verifier(pem: bytes) -> Verify:
     """Return what verifies by a public key.
 
     Args:
-        pem: a SubjectPublicKeyInfo, `BEGIN PUBLIC KEY`.
+        pem: a SubjectPublicKeyInfo, `BEGIN PUBLIC KEY`, and no other: which of two would count is not to be guessed.
 
     Raises:
         ValueError: it is not one, or of a kind that is not used here.
-        ModuleNotFoundError: `cryptography` is not installed.
+        ImportError: `cryptography` is not installed, or broken.
     """
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - of the extra `signed`
     from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
 
     if b"PRIVATE KEY" in pem:
         raise ValueError("it holds a private key, which belongs to whoever signs and to no device")
+    labels = [label.decode() for label in _LABEL.findall(pem)]
+    if labels and labels != ["PUBLIC KEY"]:
+        raise ValueError(f"it holds {', '.join(labels)}, and must hold one PUBLIC KEY alone")
     try:
         found = load_pem_public_key(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -67,19 +76,22 @@ def signer(pem: bytes, password: bytes | None = None) -> tuple[Sign, Verify]:
 
     Raises:
         ValueError: it is no private key, is of a kind that is not used here, or the password is wrong.
-        ModuleNotFoundError: `cryptography` is not installed.
+        ImportError: `cryptography` is not installed, or broken.
     """
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519  # noqa: PLC0415
     from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
 
+    if b"PRIVATE KEY" not in pem:
+        raise ValueError("it holds no private key in PEM, as NAME.key of --new-key does")
     try:
         found = load_pem_private_key(pem, password)
     except TypeError:
-        raise ValueError("it has a password, or has none: say --password-file if it has") from None
+        said = "it has a password; say --password-file" if password is None else "it has no password"
+        raise ValueError(said) from None
     except (ValueError, UnsupportedAlgorithm):
-        raise ValueError("it holds no private key in PEM that the password opens") from None
+        raise ValueError("it is damaged" if password is None else "the password does not open it") from None
     _check_kind(found, public=False)
 
     def sign(message: bytes) -> bytes:
@@ -91,14 +103,19 @@ def signer(pem: bytes, password: bytes | None = None) -> tuple[Sign, Verify]:
     return sign, _verifier(found.public_key())
 
 
-def new_pair(*, ed25519: bool = False) -> tuple[bytes, bytes]:
-    """Return the PEM of a new private key (PKCS #8, without a password) and of its public key."""
+def new_pair(*, ed25519: bool = False, password: bytes | None = None) -> tuple[bytes, bytes]:
+    """Return the PEM of a new private key (PKCS #8, locked by the password if there is one) and of its public key.
+
+    Raises:
+        ImportError: `cryptography` is not installed, or broken.
+    """
     from cryptography.hazmat.primitives import serialization as to  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
 
     made: Private = Ed25519PrivateKey.generate() if ed25519 else ec.generate_private_key(ec.SECP256R1())
-    private = made.private_bytes(to.Encoding.PEM, to.PrivateFormat.PKCS8, to.NoEncryption())
+    lock = to.BestAvailableEncryption(password) if password else to.NoEncryption()
+    private = made.private_bytes(to.Encoding.PEM, to.PrivateFormat.PKCS8, lock)
     public = made.public_key().public_bytes(to.Encoding.PEM, to.PublicFormat.SubjectPublicKeyInfo)
     return private, public
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from thingjobs.documents.placeholders import refuse_placeholders
+from thingjobs.documents import check_form
+from thingjobs.documents.placeholders import placeholder
 from thingjobs.documents.shape import invalid, shown
 from thingjobs.envelope import claims as claimed
 from thingjobs.envelope import dsse, urls
@@ -88,12 +89,15 @@ def sealed(claims: Claims, links: Mapping[str, str], key: str, sign: Sign) -> Js
         sign: signs by it.
 
     Raises:
-        DocumentError: it would be refused: a URL is missing, or a placeholder stands where nobody replaces it.
+        DocumentError: it would be refused: a URL is missing, a placeholder stands where nobody replaces it, or no
+            device understands it.
     """
-    refuse_placeholders(claims.document)
-    urls.filled(claims.document, dict(links))
     payload = claimed.written(claims)
     claimed.read(payload)
+    if found := placeholder(claims.document):
+        how = '{"$url": NAME, "digest": "sha256:…"}'
+        raise invalid(f"AWS IoT cannot replace {found}, because that is signed; write {how} there, and say --url")
+    check_form(urls.filled(claims.document, dict(links)))
     signature = dsse.Signature(key, sign(dsse.pae(dsse.PAYLOAD_TYPE, payload)))
     made = {SIGNED: dsse.as_json(dsse.Envelope(dsse.PAYLOAD_TYPE, payload, (signature,)))}
     return {**made, _URLS: dict(links)} if links else made

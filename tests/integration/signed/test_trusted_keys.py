@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PRIVATE, PUBLIC = new_pair()
+NOWHERE = '[connection]\nendpoint = "127.0.0.1"\nport = 9\ncertificate = ""\nprivate_key = ""\nca = ""\n'
 
 
 @pytest.fixture
@@ -61,6 +62,8 @@ def test_a_key_that_others_could_have_put_there_is_not_trusted(folder: Path) -> 
 def test_what_is_no_public_key_is_told_with_what_to_do(folder: Path) -> None:
     put(folder / "release.pem", PRIVATE)
     assert "it holds a private key, which belongs to whoever signs" in wrong(folder)
+    put(folder / "release.pem", PUBLIC + PUBLIC)
+    assert "it holds PUBLIC KEY, PUBLIC KEY, and must hold one PUBLIC KEY alone" in wrong(folder)
     put(folder / "release.pem", b"")
     assert wrong(folder).endswith("put the public key there that `thingjobs sign --new-key` made")
     (folder / "release.pem").unlink()
@@ -69,6 +72,16 @@ def test_what_is_no_public_key_is_told_with_what_to_do(folder: Path) -> None:
     (folder / "release.pem").rmdir()
     put(folder / "a b.pem", PUBLIC)
     assert "its name is that of the key" in wrong(folder)
+
+
+def test_a_key_may_be_a_link_to_one_that_is_to_be_trusted_and_to_no_other(folder: Path, tmp_path: Path) -> None:
+    (folder / "release.pem").rename(tmp_path / "elsewhere")
+    (folder / "release.pem").symlink_to(tmp_path / "elsewhere")
+    assert trusted_keys(Signed(keys=folder))[1] == []
+    (tmp_path / "elsewhere").chmod(0o666)
+    assert "may be written by others" in wrong(folder)
+    (tmp_path / "elsewhere").unlink()
+    assert "it is a link that leads nowhere; remove it" in wrong(folder)
 
 
 def test_where_signatures_are_demanded_there_must_be_a_key(folder: Path, tmp_path: Path) -> None:
@@ -84,19 +97,38 @@ def test_without_the_library_an_agent_with_keys_says_what_to_install_and_one_wit
 ) -> None:
     config = tmp_path / "config.toml"
     (tmp_path / "jobs").mkdir()
-    without = "import sys; sys.modules['cryptography'] = None; from thingjobs.cli import main; sys.exit(main())"
+    (tmp_path / "site" / "cryptography").mkdir(parents=True)
+    broken = tmp_path / "site" / "cryptography" / "__init__.py"
+    demanding = f'[signed]\nkeys = "{folder}"\nrequire = true\n'
+    install = "install it: pip install 'thingjobs[signed]'"
 
-    def run(text: str) -> subprocess.CompletedProcess[str]:
+    def thingjobs(*words: str, text: str = demanding) -> subprocess.CompletedProcess[str]:
         config.write_text(text)
-        words = ["run", "--local", str(tmp_path / "jobs"), "--once", "--config", str(config)]
-        return subprocess.run(
-            [sys.executable, "-c", without, *words], capture_output=True, text=True, check=False, timeout=60
+        start = "import sys; from thingjobs.cli import main; sys.exit(main())"
+        told = subprocess.run(
+            [sys.executable, "-c", start, *words, "--config", str(config)],
+            env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
         )
+        assert "Traceback" not in told.stderr
+        return told
 
-    refused = run(f'[signed]\nkeys = "{folder}"\nrequire = true\n')
-    assert refused.returncode == 2
-    assert "to verify signatures the agent needs cryptography; install it: pip install 'thingjobs[signed]'" in (
-        refused.stderr
-    )
-    assert "Traceback" not in refused.stderr
-    assert run("").returncode == 0
+    local = ("--local", str(tmp_path / "jobs"))
+    for why in (
+        "raise ModuleNotFoundError(\"No module named 'cryptography'\")",
+        "raise ImportError('libssl.so.3: gone')",
+    ):
+        broken.write_text(why)
+        refused = thingjobs("run", "--once", *local)
+        assert refused.returncode == 2
+        assert "signed.keys: to verify signatures the agent needs cryptography (" in refused.stderr
+        assert install in refused.stderr
+    assert "(libssl.so.3: gone)" in refused.stderr
+    assert thingjobs("run", "--once", *local, text="").returncode == 0
+    checked = thingjobs("check", "--json", text=f'{demanding}[thing]\nname = "p"\n{NOWHERE}')
+    assert checked.returncode == 1
+    assert "signed.keys: to verify signatures the agent needs cryptography (libssl.so.3: gone)" in checked.stdout
+    assert install in checked.stdout
