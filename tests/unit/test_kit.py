@@ -152,6 +152,16 @@ def test_mode_check_only_asks(thingjobs: Kit, name: str, would: str) -> None:
     assert (job.would, job.verbs, job.succeeded) == (would, ["check"], True)
 
 
+def test_mode_check_says_why_it_would_wait(thingjobs: Kit) -> None:
+    class Busy(Greet):
+        def check(self, ctx: Context, params: Wanted) -> Outcome | None:
+            raise Retry("the pump is running")
+
+    job = thingjobs.run(Busy, {"name": "pump-7"}, mode="check")
+
+    assert (job.would, job.reason, job.succeeded) == ("wait", "the pump is running", True)
+
+
 def test_params_that_do_not_fit_the_type_are_rejected_before_any_verb(thingjobs: Kit) -> None:
     job = thingjobs.run(Greet, {"name": 7})
 

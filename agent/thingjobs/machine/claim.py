@@ -133,7 +133,7 @@ def _after_check(turn: Turn, job: Job, ending: Ending) -> Job | None:
         case Exit.ALREADY:
             return claim(turn, _would(job, "nothing") if only else job.with_(result=Result(Status.SUCCEEDED)))
         case Exit.LATER if only:
-            return claim(turn, _would(job, "wait"))
+            return claim(turn, _would(job, "wait", ending.reason))
         case Exit.LATER:
             return put_off(turn, job, ending.reason or "the handler's check says: not now")
         case status:
@@ -141,8 +141,8 @@ def _after_check(turn: Turn, job: Job, ending: Ending) -> Job | None:
             return refuse(turn, job, Result(Status.REJECTED, Code.CHECK_REJECTED, reason))
 
 
-def _would(job: Job, what: str) -> Job:
-    return job.with_(result=Result(Status.SUCCEEDED), details={**job.record.details, "would": what})
+def _would(job: Job, what: str, reason: str = "") -> Job:
+    return job.with_(result=Result(Status.SUCCEEDED, reason=reason), details={**job.record.details, "would": what})
 
 
 def put_off(turn: Turn, job: Job, why: str) -> Job:
