@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("thingjobs")
 
+#: So many are listed in one line of the log.
+MOST_NAMED = 5
 _TOLD = {
     Evidence.NOT_STARTED: "",
     Evidence.ADOPTED: "; its handler goes on, or left its exit status",
@@ -77,8 +79,10 @@ class Beginning:
             self._handlers.prune({one.record.plan.digest for one in open_})
         for key in found.quarantined:
             log.error("the journal of %s is damaged beyond reading; it was moved to quarantine/", key)
-        for key in found.newer:
-            log.error("the journal of %s was written by a later release; it is left alone", key)
+        if found.newer:  # Finished executions are among them, hundreds perhaps.
+            more = len(found.newer) - MOST_NAMED
+            names = ", ".join(found.newer[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+            log.error("in a format of another release, and left alone for that: the journal of %s", names)
         for key in found.unsynced:
             log.info("%s was finished, and that was not on the disk yet when the power failed", key)
         newer = [identity for key in found.newer if (identity := identity_of_key(key)) is not None]

@@ -45,9 +45,9 @@ class Guard:
         return {"folder": str(self.folder), "version": self.version}
 
     def reached(self) -> None:
-        """Note that the service has answered, while this version is on trial."""
-        if (self.folder / "trial").exists():
-            with contextlib.suppress(OSError):  # Then the guard's reason is less exact.
+        """Note that the service has answered, while this version is on trial; before it, another may still run."""
+        with contextlib.suppress(OSError):  # There is no trial; or the guard's reason will be less exact.
+            if (self.folder / "trial").read_bytes().startswith(f"{self.version} ".encode()):
                 (self.folder / "reached").touch()
 
 
@@ -60,7 +60,7 @@ def found(environment: Mapping[str, str]) -> Guard | None:
 def start_again(guard: Guard | None) -> None:
     """Become a new agent, in this process: that takes no service manager, and one that is there notices nothing.
 
-    When that is not possible, this returns, and the agent ends.
+    When that is not possible, this returns, and the agent ends: as failed, so that its service manager starts it.
     """
     # This agent may be of a version that does not count any more: where there is a guard, it chooses.
     argv = [guard.program, str(guard.folder), *sys.argv[1:]] if guard else [sys.executable, *sys.orig_argv[1:]]

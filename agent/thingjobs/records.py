@@ -74,7 +74,7 @@ class CutError(CorruptError):
 
 
 class NewerError(StateError):
-    """A later release wrote this; it is left as it is."""
+    """Another release wrote this, a later one or one long gone; it is left as it is."""
 
 
 def readable() -> frozenset[int]:
@@ -132,7 +132,7 @@ def load_born(data: bytes) -> tuple[Record, int]:
     try:
         content = json.loads(body)
         return _from_json(STEP.up(content) if STEP is not None and number != FORMAT else content), number
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         # Cut: some of these repeat all that they could not read.
         raise CorruptError(f"cannot read the record: {error!r:.200}") from None
 

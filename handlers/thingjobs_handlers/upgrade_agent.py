@@ -25,7 +25,7 @@ from thingjobs.model import Code
 from thingjobs_handlers.archives import ArchiveError, unpack
 from thingjobs_handlers.files import told, write_durably
 from thingjobs_handlers.settings import settings
-from thingjobs_handlers.versions import OccupiedError, Versions, key_of
+from thingjobs_handlers.versions import OccupiedError, Versions, key_of, make_folder, sync
 
 if TYPE_CHECKING:
     from thingjobs.handler import Context
@@ -58,6 +58,8 @@ class UpgradeAgent:
     user = "root"
     apply_rerun = True
     resumes_across_versions = True
+    #: How long the new agent has is for `trial_seconds` to say.
+    timeouts = {"reach": 86400.0}  # noqa: RUF012 - read only
 
     def check(self, ctx: Context, params: Params) -> Outcome:
         """Say whether this agent is that version already, and no trial is under way.
@@ -67,7 +69,7 @@ class UpgradeAgent:
         """
         place = _Place(ctx, params)
         there = place.runs() or params.version == __version__
-        return Outcome.ALREADY if there and place.on_trial() is None else Outcome.DONE
+        return Outcome.ALREADY if there and not place.on_trial() else Outcome.DONE
 
     def prepare(self, ctx: Context, params: Params) -> None:
         """Fetch and unpack it, and see that it starts here.
@@ -100,13 +102,12 @@ class UpgradeAgent:
             if place.before().noted:  # It ran before, and the new version with it, perhaps.
                 place.look_at_trial()
             place.note_before()
-            if place.versions.current() == place.key:
+            if place.runs():
                 return
             if not place.versions.holds(place.key) and not place.staged.is_dir():
                 raise Failed("what was unpacked for this job is gone: try it again")
             place.versions.place(place.staged, place.key)
             place.put_on_trial()
-            place.versions.switch(place.key)
 
     def verify(self, ctx: Context, params: Params) -> Outcome:
         """Have the agent started again, and see that it is the new version.
@@ -132,29 +133,30 @@ class UpgradeAgent:
         if not place.runs():
             raise Failed(f"version {params.version} was not running any more", code=Code.VERIFY_FAILED)
         with told():
-            place.end_trial()
+            place.pass_trial()
+        with suppress(OSError):  # What cannot be removed costs room, and no upgrade.
             place.versions.prune({place.key, place.before().key})
 
     def rollback(self, ctx: Context, params: Params) -> Outcome:
-        """Turn back to the version before, and have the agent started again if it is not that one.
+        """Turn back to the version before, and have the agent started again if it is the new one.
 
         Raises:
-            Failed: it is not there any more.
+            Failed: the version before is not there any more; the one that the guard came with stands in for it.
         """
         place = _Place(ctx, params)
         before = place.before()
         if not before.noted or before.key == place.key:
             return Outcome.DONE
+        gone = before.key != ORIGINAL and not place.versions.holds(before.key)
         with told():
-            if before.key != ORIGINAL and not place.versions.holds(before.key):
-                raise Failed(f"cannot go back to {place.versions.at(before.key)}: it is gone")
             if place.versions.current() == place.key:
-                place.versions.switch(None if before.key == ORIGINAL else before.key)
+                place.versions.switch(None if gone or before.key == ORIGINAL else before.key)
             place.end_trial()
             if place.runs():
                 return Outcome.AGAIN_AFTER_RESTART
-            if not before.held:
-                place.versions.remove(place.key)
+            place.versions.remove(place.key)
+        if gone:
+            raise Failed(f"{place.versions.at(before.key)} is gone; the version that the guard came with runs instead")
         return Outcome.DONE
 
 
@@ -164,13 +166,11 @@ class _Before:
 
     Attributes:
         noted: it has changed something, or was about to.
-        key: of the version that counted.
-        held: the new version was there already.
+        key: of the version that ran.
     """
 
     noted: bool = False
     key: str = ORIGINAL
-    held: bool = False
 
 
 class _Place:
@@ -203,11 +203,9 @@ class _Place:
         """Return whether the agent that runs this job is the new version."""
         return bool(self._running == self.key)
 
-    def on_trial(self) -> str | None:
-        """Return the key of the version on trial, None if none is."""
-        with suppress(FileNotFoundError):
-            return (self._folder / "trial").read_text(encoding="utf-8").partition(" ")[0]
-        return None
+    def on_trial(self) -> bool:
+        """Return whether some version is on trial, or was given up and not yet rolled back."""
+        return any((self._folder / name).exists() for name in ("trial", "failed"))
 
     def look(self) -> None:
         """See that the new version counts and was not given up.
@@ -220,46 +218,64 @@ class _Place:
             raise Failed(f"{self.versions.link} was turned to another version", code=Code.VERIFY_FAILED)
 
     def look_at_trial(self) -> None:
-        """See that the guard did not end the trial.
+        """See that the guard did not give the new version up.
 
         Raises:
             Failed: it did.
         """
-        if self.on_trial() == self.key and (why := self._failed()) is not None:
-            reason = f"version {self._params.version} was given up, and the one before runs again: {why}"
-            raise Failed(reason, code=Code.VERIFY_FAILED)
+        if (self._text("failed") or "").partition(" ")[0] != self.key:
+            return
+        why = (self._text("reason") or "").strip() or "the power was cut before the reason was on the disk"
+        reason = f"version {self._params.version} was given up, and the one before runs again: {why}"
+        raise Failed(reason, code=Code.VERIFY_FAILED)
 
-    def _failed(self) -> str | None:
-        """Return why the guard has ended the trial, None if it has not."""
-        try:
-            said = (self._folder / "failed").read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return None
-        return said.partition(" ")[2].strip() or "the power was cut before the reason was on the disk"
+    def _text(self, name: str) -> str | None:
+        """Return what is in a file of the guard's folder, None if it is not there."""
+        with suppress(FileNotFoundError):
+            return (self._folder / name).read_text(encoding="utf-8", errors="replace")
+        return None
 
     def put_on_trial(self) -> None:
-        """Tell the guard, before the link is turned; what an earlier trial left is none of this one."""
-        self.end_trial()
+        """Tell the guard, and then turn the link; what an earlier trial left is none of this one."""
+        self._remove("reason", "reached", "starts")
         trial = f"{self.key} {self.before().key} {self._params.trial_seconds}\n"
         write_durably(self._folder / "trial", trial)
+        self.versions.switch(self.key)
+        self._remove("failed")  # Last: until then the link may lead to a version that was given up.
+        sync(self._folder)
+
+    def pass_trial(self) -> None:
+        """End the trial, unless the guard was quicker: of the two, whoever takes `trial` away has decided.
+
+        Raises:
+            Failed: it was.
+        """
+        try:
+            (self._folder / "trial").unlink()
+        except FileNotFoundError:  # It was done already, or
+            self.look_at_trial()
+        self.end_trial()
 
     def end_trial(self) -> None:
-        """Tell the guard that there is nothing to watch any more; `trial` is what counts, so it goes first."""
-        for name in ("trial", "failed", "reached", "starts"):
+        """Tell the guard, durably, that there is nothing to watch any more."""
+        self._remove("trial", "failed", "reason", "reached", "starts")
+        sync(self._folder)
+
+    def _remove(self, *names: str) -> None:
+        for name in names:
             (self._folder / name).unlink(missing_ok=True)
 
     def note_before(self) -> None:
-        """Store what is there now, once, so that it survives a power cut."""
+        """Store what runs now, once, so that it survives a power cut. The link may lead to what does not even start."""
         if self.before().noted:
             return
-        self._folder.mkdir(mode=0o755, exist_ok=True)
-        found = {"key": self.versions.current() or ORIGINAL, "held": self.versions.holds(self.key)}
-        write_durably(self._note, json.dumps(found))
+        make_folder(self._folder)
+        write_durably(self._note, json.dumps({"key": self._running}))
 
     def before(self) -> _Before:
-        """Return what was stored."""
+        """Return what was stored, by this version or another."""
         try:
-            return _Before(noted=True, **json.loads(self._note.read_text(encoding="utf-8")))
+            return _Before(noted=True, key=json.loads(self._note.read_text(encoding="utf-8"))["key"])
         except FileNotFoundError:
             return _Before()
 

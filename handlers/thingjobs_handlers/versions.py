@@ -85,13 +85,12 @@ class Versions:
         """Copy a version into its place, durably, unless it is there."""
         if self.holds(key):
             return
-        _make_folder(self._folder.parent)
-        _make_folder(self._folder)
+        make_folder(self._folder)
         fresh = self._folder / f".{key}.new"
         shutil.rmtree(fresh, ignore_errors=True)
         _copy(source, fresh)
         fresh.rename(self.at(key))
-        _sync(self._folder)
+        sync(self._folder)
 
     def switch(self, key: str | None) -> None:
         """Make a version the one that counts, in one move; None: have none count."""
@@ -102,12 +101,13 @@ class Versions:
             fresh.unlink(missing_ok=True)
             fresh.symlink_to(f"{self._prefix}/{key}")
             fresh.replace(self.link)
-        _sync(self._directory)
+        sync(self._directory)
 
     def remove(self, key: str) -> None:
-        """Remove a version; what is left of it is never taken for one."""
+        """Remove a version, or what there is of one; it is never taken for one."""
         gone = self._folder / f".{key}.gone"
-        shutil.rmtree(gone, ignore_errors=True)
+        for path in (gone, self._folder / f".{key}.new"):
+            shutil.rmtree(path, ignore_errors=True)
         with suppress(FileNotFoundError):
             self.at(key).rename(gone)
             shutil.rmtree(gone)
@@ -135,18 +135,30 @@ def _copy(source: Path, target: Path) -> None:
             _copy(path, target / path.name)
         else:
             shutil.copy(path, target / path.name)
-            _sync(target / path.name)
-    _sync(target)
+            sync(target / path.name)
+    sync(target)
 
 
-def _make_folder(path: Path) -> None:
-    with suppress(FileExistsError):
-        path.mkdir(mode=0o755)
-        path.chmod(0o755)
-        _sync(path.parent)
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, durably.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(mode=0o755)
+    path.chmod(0o755)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk.
+
+    Raises:
+        OSError: they may not be.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

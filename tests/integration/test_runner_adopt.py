@@ -281,6 +281,28 @@ def test_a_third_agent_finds_it_too(agents: Callable[[str], Agents]) -> None:
     assert three.finished().ending == Ending(42)
 
 
+@pytest.mark.parametrize(("how", "ending"), [("ends", Ending(42)), ("is killed", Ending(None, "SIGKILL"))])
+def test_what_an_agent_left_that_became_the_next_one_is_buried_by_that(
+    agents: Callable[[str], Agents], how: str, ending: Ending
+) -> None:
+    """An agent that starts itself again is the same process, and so the parent of what it finds."""
+    both = agents(f"{WAITS}; exit 42")
+    both.start()
+    both.wait_for("up")
+    first = both.runner
+    first.let_go()
+    assert both.next().adopt(both.record) is Evidence.ADOPTED
+
+    if how == "ends":
+        both.release()
+    else:
+        os.kill(both.process.pid, signal.SIGKILL)
+
+    assert both.finished().ending == ending
+    assert not Path(f"/proc/{both.process.pid}").exists()
+    reap(first)
+
+
 def test_it_is_watched_to_its_end_even_when_its_pipes_are_gone(agents: Callable[[str], Agents]) -> None:
     both = agents(f"{WAITS}; exit 42")
     both.start_and_kill(when="up")

@@ -286,6 +286,17 @@ def test_a_later_release_refuses_what_is_older_than_the_release_before() -> None
         records.load(signed(DATA.split(b"\n")[1], records.FORMAT - 2))
 
 
+@pytest.mark.usefixtures("later")
+def test_a_record_of_which_a_later_release_makes_nothing_is_corrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def up(old: dict[str, Any]) -> dict[str, Any]:
+        return {**old, "note": old["plan"]["argv"][9]}
+
+    monkeypatch.setattr(records, "STEP", records.Step(up=up, down=dict))
+
+    with pytest.raises(records.CorruptError, match="IndexError"):
+        records.load(DATA)
+
+
 @pytest.mark.parametrize("path", [(), ("plan",), ("process",), ("plan", "limits"), ("plan", "resources")])
 def test_a_key_that_a_later_release_added_is_left_out(path: tuple[str, ...]) -> None:
     raw = json.loads(DATA.split(b"\n")[1])

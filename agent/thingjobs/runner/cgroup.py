@@ -239,15 +239,20 @@ def _is_base(path: Path, own: Path) -> bool:
 def own_cgroup(proc: Path = Path("/proc/self")) -> Path | None:
     """Return the folder of the cgroup that the agent is in; None without cgroup v2."""
     try:
-        lines = (proc / "cgroup").read_text("utf-8").splitlines()
-        mounts = [line.split(" ") for line in (proc / "mountinfo").read_text("utf-8").splitlines()]
-    except (OSError, ValueError):
+        # Bytes, and lines that end as the kernel ends them: a mount, a stick for instance, may have any name.
+        lines = (proc / "cgroup").read_bytes().split(b"\n")
+        mounts = (proc / "mountinfo").read_bytes().split(b"\n")
+    except OSError:
         return None
-    within = next((line[3:] for line in lines if line.startswith("0::")), None)
+    within = next((os.fsdecode(line[3:]) for line in lines if line.startswith(b"0::")), None)
     # proc_pid_mountinfo(5): the root within the file system, the mount point, options, " - ", the type.
     for mount in mounts:
-        root, point, kind = mount[3], mount[4], mount[mount.index("-") + 1]
-        if kind == "cgroup2" and within is not None and Path(within).is_relative_to(root):
+        before, _, after = mount.partition(b" - ")
+        fields = [os.fsdecode(field) for field in before.split(b" ")]
+        if within is None or len(fields) < 5 or not after.startswith(b"cgroup2 "):
+            continue
+        root, point = fields[3:5]
+        if Path(within).is_relative_to(root):
             return Path(point) / Path(within).relative_to(root)
     return None
 

@@ -87,6 +87,17 @@ class Family:
         waiting.register(self.pidfd, select.POLLIN)
         waiting.poll(seconds * 1000)
 
+    def bury(self) -> int | None:
+        """Take what the kernel keeps of the shim, if it is this process's child: an agent that became this one made it.
+
+        Returns:
+            Its exit status, or the signal that ended it as a negative number; None if it is nobody's of ours.
+        """
+        with contextlib.suppress(OSError):  # ChildProcessError most of all.
+            if found := os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG):
+                return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+        return None
+
     def ran_out_of_memory(self) -> bool:
         """Return whether the kernel killed something of it because of its limit."""
         return self.cell is not None and self.cell.ran_out_of_memory()

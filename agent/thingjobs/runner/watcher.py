@@ -304,8 +304,9 @@ class Watcher(threading.Thread):
             self._family.kill()
         if self._child is None:
             self._family.wait(DEATH_SECONDS)
-            return None
-        status = self._child.wait()
+            status = self._family.bury()
+        else:
+            status = self._child.wait()
         return None if self._stored.complete else status
 
     def _drain(self) -> None:

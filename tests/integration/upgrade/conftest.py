@@ -43,6 +43,9 @@ THING = "pump-7"
 OLD, NEW = "1.0.0", "2.0.0"
 REPOSITORY = Path(__file__).parents[3]
 GUARD = REPOSITORY / "packaging" / "guard"
+#: Each of these takes seconds, and most of them are much alike: `THINGJOBS_UPGRADES=all` runs all.
+ALL = os.environ.get("THINGJOBS_UPGRADES") == "all"
+SELDOM = pytest.mark.skipif(not ALL, reason="one of its kind is enough each time; THINGJOBS_UPGRADES=all runs it too")
 #: Starts what it is given again and again until there is a file `enough`, as `Restart=always` does.
 MANAGER = """
 cd "$1" || exit; shift
@@ -232,11 +235,12 @@ class Unit:
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 
-    def handler(self, name: str, script: str, *verbs: str) -> None:
+    def handler(self, name: str, script: str, *verbs: str, **more: Any) -> None:
         """Install a handler in shell; `say` writes into what `ran` returns, `hold NAME` waits for `go(NAME)`."""
         folder = self.folder / "handlers" / name
         folder.mkdir(mode=0o755)
-        (folder / "manifest.json").write_text(json.dumps({"contract": 1, "verbs": list(verbs), "exec": "run.sh"}))
+        manifest = {"contract": 1, "verbs": list(verbs), "exec": "run.sh", **more}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
         at = f'"{self.folder}"/at-'
         (folder / "run.sh").write_text(
             f'#!/bin/sh\nsay() {{ echo "$*" >>"{self.folder}/ran"; }}\n'

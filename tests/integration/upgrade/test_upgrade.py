@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.integration.upgrade.conftest import LATER_FORMAT, NEW, OLD, packed
+from tests.integration.upgrade.conftest import LATER_FORMAT, NEW, OLD, SELDOM, packed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
     from tests.integration.upgrade.conftest import Changes, Shop, Trees, Unit
 
 SECONDS = 120
-#: Each of these takes seconds, and most of them are much alike: `THINGJOBS_UPGRADES=all` runs all.
-ALL = os.environ.get("THINGJOBS_UPGRADES") == "all"
-SELDOM = pytest.mark.skipif(not ALL, reason="one of its kind is enough each time; THINGJOBS_UPGRADES=all runs it too")
 #: What is wrong with a new version: by file, what stands there and what is to stand.
 IMPORT: Changes = {
     "thingjobs/transport/configured.py": (("from __future__ import annotations\n", "import not_there\n"),)
@@ -162,6 +158,8 @@ def test_what_the_new_version_claimed_the_old_one_leaves_alone_and_works_on(unit
     unit.start()
     assert unit.works() == f"thingjobs/{OLD}"
     assert record.read_bytes() == before
+    told = f"in a format of another release, and left alone for that: the journal of {record.stem}\n"
+    assert told in unit.agent.log_text()
     unit.stop()
     unit.turn(new)
     unit.start()
@@ -210,11 +208,11 @@ def test_the_same_upgrade_a_second_time_changes_nothing(unit: Unit, new: Path, s
 @pytest.mark.parametrize(
     ("changes", "seconds", "reason"),
     [
-        pytest.param(IMPORT, SECONDS, "it ended 3 times", id="does-not-import", marks=SELDOM),
+        pytest.param(IMPORT, SECONDS, "it ended 3 times", id="does-not-import"),
         pytest.param(CRASH, SECONDS, "it ended 3 times", id="crashes-on-its-first-job"),
-        pytest.param(CONNECT, 8, "it did not reach the service in time", id="cannot-connect", marks=SELDOM),
+        pytest.param(CONNECT, 8, "it did not reach the service in time", id="cannot-connect"),
         pytest.param(DEAF, 8, "it did not reach the service in time", id="hangs-at-the-start", marks=SELDOM),
-        pytest.param(STUCK, 8, "it reached the service, and did not get on", id="hangs-in-the-end"),
+        pytest.param(STUCK, 8, "it reached the service, and did not get on", id="hangs-in-the-end", marks=SELDOM),
     ],
 )
 def test_a_version_that_does_not_prove_itself_is_given_up(
