@@ -1,4 +1,4 @@
-"""The one loop: an event comes off the queue, the core decides, the effects are carried out in order.
+"""The one loop: an event comes off the queue, the core decides, and `doer` carries out what it decided.
 
 Threads of libraries and of the runner only put events on the queue. Nothing here decides anything about a job.
 """
@@ -10,68 +10,38 @@ import logging
 import queue
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 from thingjobs import boot, status
 from thingjobs.beginning import Beginning
-from thingjobs.cloud_desk import Answered, Desk
-from thingjobs.errors import StateBusyError, StateError
-from thingjobs.jobs import Connected, Described, Disconnected, Pending, Refused, Updated
-from thingjobs.keeper import Keeper
+from thingjobs.cloud_desk import Answered
+from thingjobs.doer import MAX_SHOWN_FINISHED, Doer
+from thingjobs.errors import StateError
+from thingjobs.jobs import Connected, Described, Disconnected, ListChanged, Pending, Refused, Updated
 from thingjobs.machine import State, Stopping, step
-from thingjobs.machine.effects import (
-    AskGates,
-    Clean,
-    Effect,
-    Forget,
-    Go,
-    Judge,
-    Kill,
-    Note,
-    Reboot,
-    Reconnect,
-    Refresh,
-    Run,
-    Save,
-    Send,
-)
-from thingjobs.machine.events import (
-    Due,
-    Event,
-    Judged,
-    NotSaved,
-    NotSpawned,
-    Stop,
-)
+from thingjobs.machine.effects import Note
+from thingjobs.machine.events import Due, Event, Stop
 from thingjobs.machine.state import Timer
 from thingjobs.machine.verbs import RESTART_NOTE
 from thingjobs.model import Phase
 from thingjobs.notify import Notifier, Pulse
 from thingjobs.policy import backoff
 from thingjobs.runner.events import Wanted
-from thingjobs.starter import Starter
-from thingjobs.troubles import Postponed, Troubles
+from thingjobs.troubles import Troubles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from thingjobs.gates import Gates
-    from thingjobs.journal import Journal
-    from thingjobs.judging import Judge as DocumentJudge
+    from thingjobs.jobs import Summary
     from thingjobs.machine import Now
     from thingjobs.machine.state import Job
     from thingjobs.model import Identity, Json, Record
-    from thingjobs.policy import Settings
-    from thingjobs.ports import Transport
-    from thingjobs.registry import Registry
-    from thingjobs.runner import Runner
-    from thingjobs.seeing.reporter import Reporter
+    from thingjobs.parts import Parts
 
 log = logging.getLogger("thingjobs")
 
 #: After a stop, reports that are on their way get this long.
 STOP_SECONDS = 5.0
-MAX_SHOWN_FINISHED = 50
 #: What the journal holds is tried to be taken up again after 2, 4, 8 … seconds.
 TAKE_UP_CAP = 30.0
 START = "taking up what the journal holds"
@@ -82,34 +52,6 @@ class Asked:
     """Somebody wants to know how the agent is; `answer` takes the status."""
 
     answer: Callable[[Json], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the loop works with.
-
-    Attributes:
-        desk: gives credentials to handlers that ask.
-        boot: the id of this boot.
-        reboot: the program that reboots the machine, and its arguments.
-        nonce: random, fresh for each start of the agent.
-        thing: the thing's name, for people.
-        reporter: tells how the agent is; None: nobody is told.
-    """
-
-    settings: Settings
-    transport: Transport
-    journal: Journal
-    runner: Runner
-    judge: DocumentJudge
-    handlers: Registry
-    gates: Gates
-    desk: Desk
-    boot: str
-    reboot: Sequence[str]
-    nonce: str
-    thing: str
-    reporter: Reporter | None = None
 
 
 class Daemon:
@@ -141,19 +83,17 @@ class Daemon:
         self._enough = enough
         self._reached = reached
         self.restart = False
-        self._soon: deque[Event] = deque()
-        self._finished: deque[Record] = deque(maxlen=MAX_SHOWN_FINISHED)
         self._stop_at: float | None = None
-        self._troubles = Troubles()
-        #: Why the last connection ended or was not made.
-        self._lost = ""
-        self._postponed = Postponed()
+        self._troubles = Troubles(self._troubled)
+        self._doer = Doer(parts, self._troubles, lambda: self.state.jobs)
         self._beginning = Beginning(parts.journal, parts.runner, parts.handlers)
         self._pulse = Pulse(Notifier(), 0)
         self._take_up_at: float | None = None
         self._take_up_tries = 0
-        self._keeper = Keeper(parts.journal, self._troubles, self._known)
-        self._starter = Starter(parts.runner, parts.handlers, parts.journal, parts.reboot)
+        #: For people: why the last connection ended or was not made, what waits as it was last told, what was refused.
+        self._lost = ""
+        self._queued: Sequence[Summary] = ()
+        self._refused: deque[Record] = deque(maxlen=MAX_SHOWN_FINISHED)
         self.state = State(settings=parts.settings, nonce=parts.nonce)
 
     # --- the loop -------------------------------------------------------------------------------------------------
@@ -174,7 +114,7 @@ class Daemon:
         Raises:
             StateBusyError: the state folder was deleted, and another agent has made it anew.
         """
-        self._keeper.renewed = renewed
+        self._doer.keeper.renewed = renewed
         self._pulse = pulse or self._pulse
         self._take_up()
         started()
@@ -194,7 +134,7 @@ class Daemon:
     def _wait(self) -> float | None:
         reporter = self._parts.reporter
         told = reporter.next_due() if reporter else None
-        own = (self._stop_at, self._take_up_at, self._postponed.next_due(), self._pulse.due, told)
+        own = (self._stop_at, self._take_up_at, self._doer.postponed.next_due(), self._pulse.due, told)
         dues = [due for due in (self.state.next_due(), *own) if due is not None]
         return max(0.0, min(dues) - boot.clock()) if dues else None
 
@@ -207,12 +147,9 @@ class Daemon:
             return
         if isinstance(event, Stop):
             self._stop_at = boot.clock() + STOP_SECONDS
-        if isinstance(event, Connected):
-            log.info("connected")
-        elif isinstance(event, Disconnected):
-            self._lost = event.reason
-        elif isinstance(event, (Updated, Described, Pending, Refused)):
+        if isinstance(event, (Updated, Described, Pending, Refused)):
             self._reached()
+        self._overhear(event)
         self._step(event)
 
     def _fire_timers(self) -> None:
@@ -223,20 +160,11 @@ class Daemon:
             self._step(self._earliest(due))
         if self._take_up_at is not None and self._take_up_at <= now:
             self._take_up()
-        for effect in self._postponed.take(now):
-            self._try_again(effect)
+        for effect in self._doer.postponed.take(now):
+            self._doer.try_again(effect)
             self._settle()
         if self._parts.reporter is not None:
             self._parts.reporter.act(now, self.status)
-
-    def _try_again(self, effect: Judge | AskGates | Run) -> None:
-        """Try to carry out what was postponed; nothing begins of what the service ended meanwhile."""
-        job = self.state.jobs.get(effect.record.identity) if isinstance(effect, Run) else None
-        if isinstance(effect, Run) and job is not None and job.record.ended and not job.record.applied:
-            self._begun(job.identity)
-            self._soon.append(NotSpawned(job.identity, effect.verb, "the service ended this execution"))
-        else:
-            self._carry_out([effect])
 
     def _earliest(self, due: float) -> Due:
         for look_timer, at in self.state.timers.items():
@@ -269,15 +197,15 @@ class Daemon:
         return self._stop_at is not None and boot.clock() >= self._stop_at
 
     def _step(self, event: Event) -> None:
-        self._soon.append(event)
+        self._doer.events.append(event)
         self._settle()
 
     def _settle(self) -> None:
-        while self._soon:
+        while self._doer.events:
             before = self.state
-            self.state, effects = step(before, self._soon.popleft(), self._now())
+            self.state, effects = step(before, self._doer.events.popleft(), self._now())
             self._show(before, [effect for effect in effects if isinstance(effect, Note)])
-            self._carry_out(effects)
+            self._doer.carry_out(effects)
 
     def _now(self) -> Now:
         return boot.now(self._parts.boot)
@@ -299,123 +227,36 @@ class Daemon:
             self._troubles.came(START, f"cannot begin, and tries again: {error}")
             return
         self._troubles.went(START)
+        self._doer.keeper.look_at_reserve()
         self._parts.transport.start(self._inbox.put)
 
     def _remember(self, finished: Sequence[Record], others: Sequence[Identity]) -> None:
-        self._finished.extend(finished)
+        self._doer.finished.extend(finished)
         self.state = replace(self.state, remembered=(*others, *(record.identity for record in finished)))
-
-    # --- effects --------------------------------------------------------------------------------------------------
-
-    def _carry_out(self, effects: Sequence[Effect]) -> None:
-        unsaved: dict[Identity, tuple[Record, str]] = {}
-        withheld: dict[Identity, list[Effect]] = {}
-        for effect in effects:
-            subject = about(effect)
-            if subject is not None and subject in unsaved:
-                if isinstance(effect, Save):  # What is to be written in the end is the newest.
-                    unsaved[subject] = (effect.record, unsaved[subject][1])
-                else:
-                    withheld[subject].append(effect)
-                continue
-            try:
-                self._do(effect)
-            except StateBusyError:
-                raise
-            except (StateError, OSError) as error:
-                if isinstance(effect, Save):
-                    identity = effect.record.identity
-                    unsaved[identity], withheld[identity] = (effect.record, str(error)), []
-                else:
-                    self._failed(effect, error)
-        for identity, (record, reason) in unsaved.items():
-            # Before all else that these effects caused: what comes next depends on it.
-            self._soon.appendleft(NotSaved(record, reason, tuple(withheld[identity])))
-
-    def _failed(self, effect: Effect, error: Exception) -> None:
-        """An effect could not be carried out. One that the core waits for is tried again."""
-        identity = about(effect)
-        line = f"{identity}: {error}" if identity else str(error)
-        if identity is None or not isinstance(effect, (Judge, AskGates, Run)):
-            log.error("%s", line)
-        elif self._postponed.add(identity.key, effect, boot.clock()):
-            self._troubles.came(str(identity), f"{line}; this is tried again")
-        elif isinstance(effect, Run):
-            self._begun(identity)
-            self._soon.append(NotSpawned(identity, effect.verb, str(error)))
-
-    def _begun(self, identity: Identity) -> Effect | None:
-        """What was postponed for an execution works, or is not wanted any more."""
-        self._troubles.went(str(identity))
-        return self._postponed.drop(identity.key)
-
-    def _do(self, effect: Effect) -> None:  # noqa: C901, PLR0912, PLR0915 - one case an effect
-        parts = self._parts
-        match effect:
-            case Save(record):
-                self._soon.extend(self._keeper.save(record))
-                if record.phase is Phase.DONE:
-                    self._finished.append(record)
-            case Forget(identity):
-                parts.journal.forget(identity)
-            case Send(request, identity):
-                if identity is not None:  # What the service is told of an execution, the journal should hold.
-                    self._soon.extend(self._keeper.look())
-                parts.transport.send(request)
-            case Judge(execution):
-                boot.spare_files()
-                verdict = parts.judge.judge(execution.document, execution.identity.job_id)
-                self._soon.append(Judged(execution.identity, verdict))
-                self._begun(execution.identity)
-            case AskGates(record, before):
-                boot.spare_files()
-                self._begun(record.identity)
-                answer = parts.gates.ask(record.identity, before, record.plan.handler)
-                if answer is not None:
-                    self._soon.append(answer)
-            case Refresh(record):
-                parts.runner.refresh(record)
-            case Run(record):
-                self._soon.append(self._starter.spawn(effect))
-                self._begun(record.identity)
-            case Go(identity):
-                parts.runner.go(identity)
-            case Kill(identity):
-                self._kill(identity)
-            case Reboot():
-                self._starter.reboot()
-            case Reconnect():
-                parts.transport.renew()
-            case Clean(identity):
-                self._begun(identity)
-                parts.runner.clean(identity)
-                parts.handlers.prune({job.record.plan.digest for job in self.state.jobs.values()})
-            case Note():
-                pass
-            case _:
-                assert_never(effect)
-
-    def _kill(self, identity: Identity) -> None:
-        waiting = self._begun(identity)
-        if isinstance(waiting, Run):
-            self._soon.append(NotSpawned(identity, waiting.verb, "it was stopped before"))
-        else:
-            self._parts.runner.kill(identity)
-
-    def _known(self) -> list[Record]:
-        """Return all records that the journal should hold."""
-        jobs = self.state.jobs.values()
-        open_ = (job.record for job in jobs if job.record.claim and job.phase is not Phase.REFUSING)
-        return [*self._finished, *open_]
 
     # --- seeing ---------------------------------------------------------------------------------------------------
 
     def status(self) -> Json:
         """Return what the agent is doing."""
-        clock = boot.clock()
-        found = status.of_agent(self.state, self._finished, thing=self._parts.thing, clock=clock, lost=self._lost)
-        lines = self._troubles.lines()
-        return {**found, "trouble": lines} if lines else found
+        self._doer.keeper.look_at_reserve()
+        told = status.Told(
+            lost=self._lost,
+            queued=[one.identity for one in self._queued],
+            refused=self._refused,
+            trouble=self._troubles.lines(),
+        )
+        return status.of_agent(self.state, self._doer.finished, told, thing=self._parts.thing, clock=boot.clock())
+
+    def _overhear(self, event: Event) -> None:
+        """Keep what the core has no use for and people have."""
+        match event:
+            case Connected():
+                log.info("connected")
+                self._queued = ()  # Whatever it was, nobody has told of its end meanwhile.
+            case Disconnected(reason):
+                self._lost = reason
+            case Pending() | ListChanged():
+                self._queued = event.queued
 
     def _show(self, before: State, notes: Sequence[Note]) -> None:
         for note in notes:
@@ -426,10 +267,18 @@ class Daemon:
             if earlier is None or earlier.phase is not job.phase:
                 handler = f" ({job.record.plan.handler})" if job.record.plan.handler else ""
                 log.info("%s: %s%s%s", identity, job.phase, handler, _how_it_ends(job.record))
+        for identity, job in before.jobs.items():
+            if job.phase is Phase.REFUSING and identity not in self.state.jobs and identity in self.state.remembered:
+                self._refused.append(replace(job.record, phase=Phase.DONE, finished_at=self._now().wall))
         if self._observe is not None:
             self._observe(before, self.state, notes)
         if self._parts.reporter is not None:
             self._parts.reporter.observe(before, self.state, boot.clock())
+
+    def _troubled(self) -> None:
+        """Something is short or broken that was not, or is not any more."""
+        if self._parts.reporter is not None:
+            self._parts.reporter.changed(boot.clock())
 
 
 def _how_it_ends(record: Record) -> str:
@@ -442,18 +291,3 @@ def _how_it_ends(record: Record) -> str:
 
 def _wants_another(job: Job) -> bool:
     return job.record.note == RESTART_NOTE and job.running is None and Timer.SAVE not in job.timers
-
-
-def about(effect: Effect) -> Identity | None:
-    """Return which execution an effect belongs to, so that one that cannot be saved holds up no other."""
-    match effect:
-        case Save(record) | Run(record) | AskGates(record) | Refresh(record):
-            return record.identity
-        case Judge(execution):
-            return execution.identity
-        case Send(_, identity):
-            return identity
-        case Forget(identity) | Go(identity) | Kill(identity) | Reboot(identity) | Clean(identity):
-            return identity
-        case _:
-            return None

@@ -57,7 +57,7 @@ class Journal:
         self._order = 0
         #: The formats of those that were not born with the one of this release, by key.
         self._born: dict[str, int] = {}
-        self._reserve_gone = False
+        self._reserve_lost = ""
         self._emptied = False
 
     def open(self) -> None:
@@ -262,8 +262,7 @@ class Journal:
                 with contextlib.suppress(OSError):
                     self._remove(oldest)
             self._finished = self._finished[-MAX_TOMBSTONES:]
-        if self._reserve_gone:
-            self._make_reserve()
+        self.restore_reserve()
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -307,6 +306,16 @@ class Journal:
 
     # --- the reserve ----------------------------------------------------------------------------------------------
 
+    @property
+    def reserve_lost(self) -> str:
+        """Why there is no reserve, and what to do about it; "" while there is one."""
+        return self._reserve_lost
+
+    def restore_reserve(self) -> None:
+        """Make the reserve anew, if it was used up and there is room."""
+        if self._reserve_lost:
+            self._make_reserve()
+
     def _make_reserve(self) -> None:
         path = self.folder / "reserve"
         try:
@@ -316,10 +325,10 @@ class Journal:
                     os.posix_fallocate(fd, 0, RESERVE_BYTES)
                 finally:
                     os.close(fd)
-            self._reserve_gone = False
-        except OSError:
-            # No room for it now: then it is missing until a job is done. Jobs are still journalled while they can be.
-            self._reserve_gone = True
+            self._reserve_lost = ""
+        except OSError as error:
+            # No room for it now: then it is missing until there is. Jobs are still journalled while they can be.
+            self._reserve_lost = _why(error)
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
@@ -329,7 +338,7 @@ class Journal:
             (self.folder / "reserve").unlink()
         except OSError:
             return False
-        self._reserve_gone = True
+        self._reserve_lost = _why(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         return True
 
 

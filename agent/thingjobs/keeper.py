@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from thingjobs.errors import StateBusyError, StateError
 from thingjobs.machine.events import NotSaved
+from thingjobs.model import Phase
+from thingjobs.redact import redacted_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,6 +36,8 @@ class Keeper:
         self._journal = journal
         self._troubles = troubles
         self._known = known
+        #: Whether it could be written the last time.
+        self._works = True
         #: Is called when the state folder had to be made anew.
         self.renewed: Callable[[], None] = lambda: None
 
@@ -44,11 +49,12 @@ class Keeper:
             StateError: it could not be saved.
         """
         try:
-            self._journal.save(record)
+            self._journal.save(_as_kept(record))
         except StateError as error:
-            self._troubles.came(SUBJECT, str(error))
+            self._fails(error)
             raise
-        self._troubles.went(SUBJECT)
+        self._works = True
+        self._say_how_it_is()
         return self._fill(record.identity)
 
     def look(self) -> list[NotSaved]:
@@ -62,9 +68,26 @@ class Keeper:
         except StateBusyError:
             raise
         except StateError as error:
-            self._troubles.came(SUBJECT, str(error))
+            self._fails(error)
             return []
         return self._fill(None)
+
+    def look_at_reserve(self) -> None:
+        """Make the journal's reserve anew if it is used up and there is room for it by now."""
+        if self._works and self._journal.reserve_lost:
+            self._journal.restore_reserve()
+            self._say_how_it_is()
+
+    def _fails(self, error: StateError) -> None:
+        self._works = False
+        self._troubles.came(SUBJECT, str(error))
+
+    def _say_how_it_is(self) -> None:
+        """The journal can be written; that it lives on its reserve has to be said before that is over."""
+        if lost := self._journal.reserve_lost:
+            self._troubles.came(SUBJECT, f"the journal in {self._journal.folder} lives on its reserve: {lost}")
+        else:
+            self._troubles.went(SUBJECT)
 
     def _fill(self, written: Identity | None) -> list[NotSaved]:
         if not self._journal.emptied():
@@ -74,8 +97,14 @@ class Keeper:
         for record in self._known():
             if record.identity != written:
                 try:
-                    self._journal.save(record)
+                    self._journal.save(_as_kept(record))
                 except StateError as error:
                     lost.append(NotSaved(record, str(error)))
         self.renewed()
         return lost
+
+
+def _as_kept(record: Record) -> Record:
+    """Return a record as the journal is to hold it: credentials that a handler said stay until its job is over."""
+    over = record.phase is Phase.DONE
+    return replace(record, details=redacted_json(dict(record.details))) if over and record.details else record

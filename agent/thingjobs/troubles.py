@@ -14,6 +14,8 @@ from thingjobs.machine.effects import Run
 from thingjobs.policy import backoff
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from thingjobs.machine.effects import AskGates, Judge
 
 log = logging.getLogger("thingjobs")
@@ -23,21 +25,28 @@ FIRST, CAP, PATIENCE = 1.0, 30.0, 600.0
 
 
 class Troubles:
-    """The lines that hold now, by what they are about."""
+    """The lines that hold now, by what they are about.
 
-    def __init__(self) -> None:
+    Args:
+        changed: is called when they are others than before.
+    """
+
+    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
         self._lines: dict[str, str] = {}
+        self._changed = changed
 
     def came(self, subject: str, line: str) -> None:
         """Something does not work; say so, unless that was said."""
         if self._lines.get(subject) != line:
             log.error("%s", line)
-        self._lines[subject] = line
+            self._lines[subject] = line
+            self._changed()
 
     def went(self, subject: str) -> None:
         """It works; say so, if it did not before."""
         if self._lines.pop(subject, None) is not None:
             log.info("%s: works again", subject)
+            self._changed()
 
     def lines(self) -> list[str]:
         """Return all of them, for people."""

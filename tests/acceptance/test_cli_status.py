@@ -20,7 +20,7 @@ echo '{"progress": 40, "message": "writing slot b"}' >> "$JOB_EVENTS"
 while [ ! -e "$OUT/go" ]; do sleep 0.05; done
 """
 TOP = {"thing", "running", "connected", "connectedSeconds", "unconnected", "jobs", "owed", "late", "last"}
-TOP |= {"agent", "foreign", "stopping"}
+TOP |= {"agent", "foreign", "queued", "stopping"}
 
 
 @pytest.fixture
@@ -53,6 +53,8 @@ def test_a_running_agent_is_asked_and_tells_progress_queue_and_outcomes(local: L
 
     assert set(found) == TOP | {"executions"}
     assert (found["running"], found["connected"]) == (True, True)
+    assert [job["jobId"] for job in found["queued"]] == ["c-slow"]
+    assert [(job["jobId"], job["status"]) for job in found["last"]] == [("a-mistake", "REJECTED")]
     assert [(job["jobId"], job["phase"], job["progress"], job["message"]) for job in found["jobs"]] == [
         ("b-slow", "applying", 40, "writing slot b")
     ]

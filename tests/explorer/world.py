@@ -12,7 +12,7 @@ from tests.explorer.promises import Seen, learn, let_go, promise
 from tests.explorer.scenarios import IN_PROGRESS_MINUTES, SETTINGS, THING, identity_of
 
 from thingjobs import records
-from thingjobs.daemon import about
+from thingjobs.doer import about
 from thingjobs.jobs import Connected, Disconnected, Update
 from thingjobs.machine import Now, State, step
 from thingjobs.machine import effects as do

@@ -51,9 +51,10 @@ class Agent:
         self.log = folder / "agent.log"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, environment: dict[str, str] | None = None) -> None:
+    def start(self, *, environment: dict[str, str] | None = None, verbose: bool = True) -> None:
         """Start it, and wait until it answers."""
-        argv = [sys.executable, "-m", "thingjobs", "run", "--verbose", "--config", str(self.config)]
+        more = ["--verbose"] if verbose else []
+        argv = [sys.executable, "-m", "thingjobs", "run", *more, "--config", str(self.config)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(environment or {})}

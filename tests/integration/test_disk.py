@@ -453,7 +453,7 @@ def test_with_a_full_disk_and_a_firmware_job_that_runs_a_collect_job_still_succe
     site.eventually(lambda: site.journalled("fw-1") is Phase.DONE)
 
 
-def test_the_reserve_lets_one_job_through_on_a_full_disk_and_is_made_again(site: Site) -> None:
+def test_the_reserve_lets_one_job_through_on_a_full_disk_which_is_said_and_is_made_again(site: Site) -> None:
     site.start()
     site.disk.fill()
 
@@ -461,7 +461,13 @@ def test_the_reserve_lets_one_job_through_on_a_full_disk_and_is_made_again(site:
 
     assert site.ended("fw-1").status == "SUCCEEDED", site.service.execution(THING, "fw-1").details
     site.eventually(lambda: site.journalled("fw-1") is Phase.DONE)
+    line = f"the journal in {site.agent.state} lives on its reserve: No space left on device; free some space there"
+    assert site.agent.status()["trouble"] == [line]
+    assert site.said(line) == 1
     site.disk.drain()
+    # Whoever asks hears how it is now, though no job came.
+    assert "trouble" not in site.agent.status()
+    assert site.said("the journal: works again") == 1
     site.ask("fw-2")
     assert site.ended("fw-2").status == "SUCCEEDED"
     site.eventually((site.agent.state / "reserve").exists)

@@ -123,11 +123,11 @@ def test_the_metrics_follow_what_the_agent_does_and_end_with_it(
     path.with_name(".thingjobs.prom.new").symlink_to(elsewhere)
     handler(agent, "lamp", "exit 3", "2.1")
     agent.start()
-    eventually(lambda: path.exists() and "thingjobs_connected 1" in path.read_text())
+    eventually(lambda: path.exists() and 'thingjobs_connected{thing="pump-7"} 1' in path.read_text())
     assert path.stat().st_mode & 0o777 == 0o644
     first = path.stat()
     service.create_job("switch", {"handler": "lamp"}, [THING])
-    eventually(lambda: 'thingjobs_jobs_ended_total{status="FAILED"} 1' in path.read_text())
+    eventually(lambda: 'thingjobs_jobs_ended_total{thing="pump-7",status="FAILED"} 1' in path.read_text())
     assert path.stat().st_ino != first.st_ino
     assert sorted(one.name for one in tmp_path.iterdir() if "prom" in one.name) == ["thingjobs.prom"]
     assert not elsewhere.exists()
@@ -179,3 +179,38 @@ def test_an_agent_that_nobody_asked_to_report_imports_nothing_for_it() -> None:
     argv = [sys.executable, "-c", program]
     told = subprocess.run(argv, capture_output=True, text=True, check=True, env=dict(os.environ))
     assert sorted(told.stdout.split()) == ["thingjobs.seeing", "thingjobs.seeing.logs"]
+
+
+#: What can happen that no line of ours tells: a library warns, a destructor fails, a thread and then the program do.
+WRONG = """
+import logging, sys, threading, warnings
+from thingjobs.seeing import logs
+logs.set_up(logging.INFO, sys.argv[1], journal=True)
+URL = "https://bucket/fw.bin?X-Amz-Signature=c0ffee"
+class Odd:
+    def __del__(self):
+        raise ValueError(f"del {URL}")
+warnings.warn(f"warn {URL}")
+Odd()
+def fails():
+    raise ValueError(f"thread {URL}")
+thread = threading.Thread(target=fails)
+thread.start()
+thread.join()
+raise ValueError(f"main {URL}")
+"""
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_nobody_catches_is_one_line_each_with_its_priority_and_no_secret(form: str) -> None:
+    told = subprocess.run([sys.executable, "-c", WRONG, form], capture_output=True, text=True, check=False)
+    lines = told.stderr.splitlines()
+    assert [(line[:3], word in line) for line, word in zip(lines, ("warn", "del", "thread", "main"), strict=True)] == [
+        ("<4>", True),
+        ("<3>", True),
+        ("<2>", True),
+        ("<2>", True),
+    ]
+    assert "c0ffee" not in told.stderr
+    if form == "json":
+        assert all(json.loads(line[3:])["message"] for line in lines)

@@ -17,6 +17,12 @@ SECRETS = {
     "X-Amz-Security-Token: c0ffee": "X-Amz-Security-Token: …",
     "AWS_SECRET_ACCESS_KEY=c0ffee": "AWS_SECRET_ACCESS_KEY=…",
     '{"aws_session_token": "c0ffee", "a": 1}': '{"aws_session_token": "…", "a": 1}',
+    "x-amz-customauthorizer-signature=c0ffee&token=1": "x-amz-customauthorizer-signature=…&token=1",
+    '{"secretAccessKey": "c0ffee", "sessionToken":"c0ffee"}': '{"secretAccessKey": "…", "sessionToken":"…"}',
+    r'"{\"sessionToken\": \"c0ffee\"}"': r'"{\"sessionToken\": \"…\"}"',
+    "> Authorization: Bearer c0ffee\nnext": "> Authorization: …\nnext",
+    "Proxy-Authorization: Basic c0ffee=": "Proxy-Authorization: …",
+    "{'Authorization': 'AWS4-HMAC-SHA256 Credential=c0ffee/x, Signature=c0ffee'}": "{'Authorization': '…'}",
     "a -----BEGIN EC PRIVATE KEY-----\nc0ffee\n-----END EC PRIVATE KEY----- b": "a (a private key was here) b",
     "a -----BEGIN PRIVATE KEY-----\nc0ffee": "a (a private key was here)",
 }
@@ -32,6 +38,8 @@ def test_what_is_no_secret_stays() -> None:
         "exit status 3",
         "see https://example.com/a/b:c",
         "the token of the ring",
+        "the session token: it is old",
+        "authorization: the policy denies it",
         "a=b&c=d",
         "-----BEGIN CERTIFICATE-----",
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -47,9 +48,19 @@ def test_for_the_journal_each_line_begins_with_its_priority(form: str, level: in
     assert line(form, level, "a", journal=True)[3:][:5] == plain[:5]
 
 
+#: What handlers and gates may say: ends of lines of all kinds, colours by 7 and 8 bits, text turned round, half a
+#: character, and more of it than anybody reads.
+HOSTILE = "one\ntwo\r\nthree\x0b\x1c\x85\u2028\x1b[31m\x9b31m\u202egnp.\ud800\x00" + "a" * 100_000 + "the end"
+
+
 @FORMS
-def test_whatever_is_logged_takes_one_line(form: str) -> None:
-    assert len(line(form, logging.INFO, "one\ntwo\r\nthree\x1b[31m").splitlines()) == 1
+def test_whatever_is_logged_takes_one_line_that_steers_nothing_and_is_not_long(form: str) -> None:
+    found = line(form, logging.INFO, HOSTILE)
+    assert len(found.splitlines()) == 1
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u2028\u202e\ud800-\udfff]", found)
+    assert len(found.encode()) < 5000
+    assert "one\\ntwo" in found
+    assert "the end" in found
 
 
 @FORMS
@@ -67,6 +78,7 @@ def test_a_crash_is_one_line_that_says_where_and_no_secret(form: str) -> None:
     except ValueError as error:
         found = line(form, logging.CRITICAL, "ended by a fault", error)
     assert len(found.splitlines()) == 1
+    found = json.loads(found)["message"] if form == "json" else found
     assert "ended by a fault: ValueError: cannot fetch https://bucket/fw.bin?…" in found
     assert "test_seeing_logs.py" in found
     assert "fetch" in found

@@ -1,13 +1,13 @@
-"""The metrics are what Prometheus reads, whatever the agent is doing."""
+"""The metrics are what Prometheus reads, whatever the agent is doing: its own client library is the judge."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
 from thingjobs.machine.state import Job, State
 from thingjobs.model import Code, Identity, JobId, Phase, Plan, Record, Result, Status
@@ -16,59 +16,70 @@ from thingjobs.seeing import metrics
 
 IDLE: dict[str, Any] = {"thing": "pump-7", "connected": True, "jobs": [], "owed": [], "late": []}
 IDENTITY = Identity(JobId("fw-7"), 1, 1_700_000_000)
-#: The grammar of a sample, and of a label's value, in the text format 0.0.4.
-SAMPLE = re.compile(r'([a-z_]+)((?:\{[a-z_]+="(?:[^"\\\n]|\\["\\n])*"(?:,[a-z_]+="(?:[^"\\\n]|\\["\\n])*")*\})?) (\S+)')
+Series = tuple[str, frozenset[tuple[str, str]]]
 
 
 def text(status: dict[str, Any], ended: dict[str, int] | None = None, expires: float | None = None) -> str:
     return metrics.text("1.0", status, ended or {}, started=1.7e9, expires=expires)
 
 
-def read(written: str) -> dict[str, float]:
-    """Read samples as the collector does: types come before them, each series is there once."""
-    found: dict[str, float] = {}
-    typed: list[str] = []
-    assert written.endswith("\n")
-    for line in written[:-1].split("\n"):
-        if line.startswith("# "):
-            typed += [line.split(" ")[2]] if line.startswith("# TYPE ") else []
-            continue
-        sample = SAMPLE.fullmatch(line)
-        assert sample, line
-        assert sample[1] == typed[-1]
-        assert sample[1] + sample[2] not in found
-        found[sample[1] + sample[2]] = float(sample[3])
-    assert len(typed) == len(set(typed))
+def read(written: str) -> dict[Series, float]:
+    """Read samples as the collector of node_exporter does: each series once, described, and without a time."""
+    found: dict[Series, float] = {}
+    for family in text_string_to_metric_families(written):
+        assert family.documentation
+        assert family.type in ("gauge", "counter")
+        for sample in family.samples:
+            series = sample.name, frozenset(sample.labels.items())
+            assert series not in found
+            assert sample.timestamp is None
+            found[series] = sample.value
+    assert len(found) == sum(not line.startswith("#") for line in written[:-1].split("\n"))
     return found
 
 
+def series(name: str, **labels: str) -> Series:
+    return f"thingjobs_{name}", frozenset({"thing": "pump-7", **labels}.items())
+
+
+@example('a "quoted"\n\\n', [], {})
 @given(
-    st.text(), st.lists(st.sampled_from(Phase), max_size=4), st.dictionaries(st.sampled_from(Status), st.integers(0))
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.lists(st.sampled_from(Phase), max_size=4),
+    st.dictionaries(st.sampled_from(Status), st.integers(0, 1 << 50)),
 )
-def test_what_is_written_can_be_read(thing: str, phases: list[Phase], ended: dict[str, int]) -> None:
+def test_what_is_written_is_read_as_it_was_meant(thing: str, phases: list[Phase], ended: dict[str, int]) -> None:
     jobs = [{"phase": phase, "waits": ""} for phase in phases]
     found = read(text({**IDLE, "thing": thing, "jobs": jobs}, ended, 1.8e9))
-    assert sum(value for name, value in found.items() if name.startswith("thingjobs_jobs{")) == len(phases)
+    assert all(("thing", thing) in labels for _, labels in found)
+    assert sum(value for (name, _), value in found.items() if name == "thingjobs_jobs") == len(phases)
+    for status, count in ended.items():
+        ends = [value for (_, labels), value in found.items() if ("status", str(status)) in labels]
+        assert ends == [count]
 
 
 def test_what_the_agent_is_doing_is_counted() -> None:
     jobs = [{"phase": "applying", "waits": ""}, {"phase": "deferred", "waits": "gate battery: empty"}]
     status = {**IDLE, "jobs": jobs, "owed": [{}], "late": [{}, {}], "trouble": ["no room"], "connected": False}
-    found = read(text(status, {"SUCCEEDED": 3, "TIMED_OUT": 1}, 1.8e9 + 0.5))
     expected = {
-        'jobs{phase="applying"}': 1,
-        "jobs_waiting": 1,
-        "reports_owed": 1,
-        "late_truths": 2,
-        "troubles": 1,
-        "connected": 0,
-        'jobs_ended_total{status="SUCCEEDED"}': 3,
-        'jobs_ended_total{status="FAILED"}': 0,
-        'jobs_ended_total{status="TIMED_OUT"}': 1,
-        "certificate_expiry_seconds": 1_800_000_000,
-        'info{version="1.0",thing="pump-7"}': 1,
+        series("jobs", phase="applying"): 1,
+        series("jobs_waiting"): 1,
+        series("reports_owed"): 1,
+        series("late_truths"): 2,
+        series("troubles"): 1,
+        series("connected"): 0,
+        series("jobs_ended_total", status="SUCCEEDED"): 3,
+        series("jobs_ended_total", status="FAILED"): 0,
+        series("jobs_ended_total", status="TIMED_OUT"): 1,
+        series("certificate_expiry_seconds"): 1_800_000_000,
+        series("info", version="1.0"): 1,
     }
-    assert expected.items() <= {name.removeprefix("thingjobs_"): value for name, value in found.items()}.items()
+    assert expected.items() <= read(text(status, {"SUCCEEDED": 3, "TIMED_OUT": 1}, 1.8e9 + 0.5)).items()
+
+
+def test_two_things_of_one_machine_share_no_series() -> None:
+    left, right = (read(text({**IDLE, "thing": thing}, {}, 1.8e9)) for thing in ("left", "right"))
+    assert not left.keys() & right.keys()
 
 
 def test_an_unknown_end_of_the_certificate_is_left_out() -> None:

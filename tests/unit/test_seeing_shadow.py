@@ -88,6 +88,22 @@ def test_a_text_is_cut_only_when_it_is_long() -> None:
     assert cut.endswith("ö…")
 
 
+def test_what_steers_a_terminal_or_is_no_character_is_left_out() -> None:
+    hostile = "first\nsecond \x1b[2J\x9b31m\u202e\ud800\x00end"
+    assert said(waiting(hostile))["waiting"]["reason"] == "first second [2J31mend"
+    assert said(IDLE, Device(broken=["a b\n\x1bc", "d"]))["broken"] == "a-b-c d"
+
+
+def test_of_200_handlers_as_many_are_named_as_there_is_room_for() -> None:
+    device = Device(handlers=[(f"handler-{number:03}", "1.0.0") for number in range(200)], broken=["x" * 60] * 200)
+    request = shadow.document("1.0", {**waiting("ö" * 100_000), "trouble": ["\x00" * 100_000]}, device)
+    words = json.loads(request)["state"]["reported"]["handlers"].split(" ")
+    assert len(request) <= shadow.MAX_BYTES
+    assert words[0] == "handler-000-1.0.0"
+    assert words[-1] == "…"
+    assert len(words) > 40
+
+
 def test_what_is_not_so_is_taken_out_of_the_shadow() -> None:
     found = said(IDLE)
     assert found["waiting"] == {"count": 0, "job": None, "before": None, "gate": None, "reason": None}

@@ -11,7 +11,10 @@ import re
 import shutil
 import threading
 import unicodedata
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 _STATUS = {
@@ -101,10 +104,23 @@ class Paint:
                 self._out.write("\r\x1b[2K")
                 self._out.flush()
 
-    def clear(self) -> None:
-        """Begin at the top of an empty screen, where that is possible."""
-        if self.live:
-            self._out.write("\x1b[H\x1b[2J")
+    def lines(self, texts: Sequence[str]) -> None:
+        """Write lines that stay."""
+        for text in texts:
+            self.line(text)
+
+    def page(self, lines: Sequence[str]) -> None:
+        """Show lines in the place of the page before: as many as the screen has room for, the first ones.
+
+        Where a page cannot be replaced, one follows the other.
+        """
+        room = shutil.get_terminal_size((100, 24)).lines - 1
+        if self.live and len(lines) > room:
+            lines = [*lines[: room - 1], self.style("…", "dim")]
+        text = "".join(f"{self._fit(line)}\n" for line in lines)
+        with self._lock:
+            self._out.write("\x1b[H\x1b[2J" * self.live + text)
+            self._out.flush()
 
     def _fit(self, text: str) -> str:
         """Return `text` as this stream can show it: on one line, and with no more than colours."""
@@ -132,6 +148,21 @@ def cut(text: str, columns: int) -> str:
             if columns >= 0:
                 kept.append(character)
     return "".join(kept)
+
+
+def fold(text: str, columns: int) -> list[str]:
+    """Return `text` in lines of no more than `columns` columns, broken at blanks, or within a word that is longer."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        line = f"{lines[-1]} {word}" if lines else word
+        if lines and cut(line, columns) == line:
+            lines[-1] = line
+            continue
+        while (start := cut(word, columns)) != word and not _COLOUR.search(word):
+            lines.append(start)
+            word = word[len(start) :]  # noqa: PLW2901 - the rest of it
+        lines.append(word)
+    return lines
 
 
 def _columns(character: str) -> int:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
-import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
 from thingjobs import statusbox
 from thingjobs.cli import options
-from thingjobs.cli.paint import Paint
+from thingjobs.cli.paint import Paint, fold
 from thingjobs.errors import StateError
 from thingjobs.generations import read_only
 from thingjobs.status import of_journal
@@ -21,13 +20,19 @@ from thingjobs.transport.local import KEPT, outcomes
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from thingjobs.config import Config
     from thingjobs.model import Json
 
 WATCH_SECONDS = 1.0
 SHOWN = 8
+#: Characters that are shown of what others wrote; --json has all of them.
+MAX_TEXT = 500
+#: Columns before each line, and before what goes on from the one above.
+_INDENT, _HANGING = 8, 2
+#: Columns of a row about a job that ended, beside its name.
+_ROW = len("✗   SUCCEEDED  2026-01-01 00:00")
 
 
 def add_to(commands: Any) -> None:
@@ -48,25 +53,34 @@ def command(chosen: argparse.Namespace) -> int:
     """
     config = options.load(chosen)
     paint = Paint(sys.stdout)
-    if not chosen.watch:
-        _show(paint, config, as_json=chosen.json)
-        return 0
     try:
-        while True:
-            _show(paint, config, as_json=chosen.json, watched=True)
-            time.sleep(WATCH_SECONDS)
+        for found in _looks(config, chosen) if chosen.watch else [read(config)]:
+            if chosen.json:
+                paint.line(json.dumps(found))
+            else:
+                (paint.page if chosen.watch else paint.lines)(list(_shown(paint, found)))
     except KeyboardInterrupt:
         return 0
+    return 0
 
 
-def _show(paint: Paint, config: Config, *, as_json: bool, watched: bool = False) -> None:
+def _looks(config: Config, chosen: argparse.Namespace) -> Iterator[Json]:
+    """Yield the status again and again.
+
+    Raises:
+        StateError: it cannot be read; a person is told so and goes on looking, once there was something to see: an
+            agent may be starting, or too busy to answer.
+    """
     found = read(config)
-    if as_json:
-        paint.line(json.dumps(found))
-        return
-    if watched:
-        paint.clear()
-    _print(paint, found)
+    while True:
+        yield found
+        time.sleep(WATCH_SECONDS)
+        try:
+            found = read(config)
+        except StateError as error:
+            if chosen.json:
+                raise
+            found = {**found, "trouble": [str(error)]}
 
 
 def read(config: Config) -> Json:
@@ -96,28 +110,42 @@ def read(config: Config) -> Json:
 # --- for people ---------------------------------------------------------------------------------------------------
 
 
-def _print(paint: Paint, found: Json) -> None:
-    paint.line(f"thing {paint.style(found['thing'], 'bold')}: {_agent(found)}")
-    if found.get("unconnected"):  # An agent of an earlier version does not tell.
-        why = textwrap.wrap(found["unconnected"], max(30, paint.width - 12), break_on_hyphens=False)
-        _section(paint, "why", [*why, "`thingjobs check` looks for what is wrong"])
+def _shown(paint: Paint, found: Json) -> Iterator[str]:
+    yield from fold(f"thing {paint.style(found['thing'], 'bold')}: {_agent(found)}", paint.width)
+    for title, entries in _sections(paint, found):
+        head = title
+        for entry in entries:
+            first, *rest = fold(entry, max(20, paint.width - _INDENT - _HANGING))
+            yield f"  {paint.style(head.ljust(5), 'dim')} {first}"
+            yield from (" " * (_INDENT + _HANGING) + line for line in rest)
+            head = ""
+
+
+def _sections(paint: Paint, found: Json) -> Iterator[tuple[str, Iterable[str]]]:
+    """Yield what there is to say, what matters most first: a small screen shows no more."""
     last = sorted(found.get("executions") or found["last"], key=lambda job: -(job["finishedAt"] or 0))
-    busy = {_name(job) for job in found["jobs"]}
-    queued = [_name(job) for job in last if job["status"] == "QUEUED" and _name(job) not in busy]
-    if found.get("trouble"):
-        _section(paint, "wrong", found["trouble"])
-    _section(paint, "now", [_job_line(paint, job) for job in found["jobs"]], "nothing")
-    if queued:
-        _section(paint, "next", [", ".join(queued[:SHOWN]) + ", …" * (len(queued) > SHOWN)])
+    if found.get("unconnected"):  # An agent of an earlier version does not tell.
+        yield "why", (_brief(found["unconnected"]), "`thingjobs check` looks for what is wrong")
+    yield "wrong", map(_brief, found.get("trouble", ()))
+    yield "now", [_job_line(paint, job) for job in found["jobs"]] or [paint.style("nothing", "dim")]
+    if queued := _queued(found, last):
+        yield "next", [", ".join(queued[:SHOWN]) + ", …" * (len(queued) > SHOWN)]
     if found.get("foreign"):
-        names = ", ".join(map(_name, found["foreign"][:SHOWN]))
-        _section(paint, "other", [f"{names}: not this agent's, left alone"])
+        names = ", ".join(map(_name, found["foreign"][:SHOWN])) + ", …" * (len(found["foreign"]) > SHOWN)
+        yield "other", [f"{names}: not this agent's, left alone"]
     owed = [f"{_name(job)}  {job['status']}, not accepted by the service yet" for job in found["owed"]]
-    _section(paint, "owed", owed, "nothing")
-    if found["late"]:
-        _section(paint, "late", [f"{_name(job)}  {job['late']}" for job in found["late"][-SHOWN:]])
-    done = [job for job in last if job["finishedAt"]]
-    _section(paint, "last", list(_last_lines(paint, done[:SHOWN])), "nothing yet")
+    yield "owed", owed or [paint.style("nothing", "dim")]
+    yield "late", [f"{_name(job)}  {_brief(job['late'])}" for job in found["late"][::-1][:SHOWN]]
+    done = [job for job in last if job["finishedAt"]][:SHOWN]
+    yield "last", list(_last_entries(paint, done)) or [paint.style("nothing yet", "dim")]
+
+
+def _queued(found: Json, last: list[Json]) -> list[str]:
+    """Return what waits its turn: as the folder has it, or as the service told it."""
+    busy = {_name(job) for job in found["jobs"]}
+    local = [_name(job) for job in last if job["status"] == "QUEUED"]
+    told = map(_name, found.get("queued", ()))  # An agent of an earlier version does not tell.
+    return [name for name in dict.fromkeys((*local, *told)) if name not in busy]
 
 
 def _agent(found: Json) -> str:
@@ -136,9 +164,9 @@ def _ago(seconds: int) -> str:
     return f"{seconds} s"
 
 
-def _section(paint: Paint, title: str, lines: list[str], empty: str = "") -> None:
-    for index, text in enumerate(lines or [paint.style(empty, "dim")]):
-        paint.line(f"  {paint.style((title if index == 0 else '').ljust(5), 'dim')} {text}")
+def _brief(text: str) -> str:
+    text = " ⏎ ".join(text.splitlines())
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
 
 
 def _name(job: Json) -> str:
@@ -152,22 +180,22 @@ def _job_line(paint: Paint, job: Json) -> str:
     if job.get("progress") is not None:
         text += f"  {paint.bar(job['progress'])} {job['progress']:.0f}%"
     if job.get("message"):
-        text += f"  {job['message']}"
+        text += f"  {_brief(job['message'])}"
     if job.get("waits"):
         before = f" before {job['before']}" if job.get("before") else ""
-        text += f"  waits{before}: {job['waits']}"
+        text += f"  waits{before}: {_brief(job['waits']).removeprefix('waits ')}"
     if job.get("againSeconds") is not None:
         text += f", again in {_ago(job['againSeconds'])}"
     return text
 
 
-def _last_lines(paint: Paint, jobs: list[Json]) -> Iterator[str]:
-    width = max((len(_name(job)) for job in jobs), default=0)
+def _last_entries(paint: Paint, jobs: list[Json]) -> Iterator[str]:
+    room = max(0, paint.width - _INDENT - _HANGING - _ROW)
+    width = min(room, max((len(_name(job)) for job in jobs), default=0))
     for job in jobs:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(job["finishedAt"]))
         ended = job["status"] or "CANCELED"  # Of one without either, no more is known than that the service ended it.
         status = paint.status(ended) + " " * (9 - len(ended))
         yield f"{paint.mark(ended)} {_name(job).ljust(width)}  {status}  {paint.style(when, 'dim')}"
         if job["reason"]:
-            reason = textwrap.wrap(f"{job['code']}: {job['reason']}", max(30, paint.width - 12), break_on_hyphens=False)
-            yield from (f"  {line}" for line in reason)
+            yield f"  {job['code']}: {_brief(job['reason'])}"

@@ -10,7 +10,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from thingjobs.redact import discreet
+from thingjobs.redact import SIGNS, discreet
 from thingjobs.runner import files
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ SEGMENT_BYTES = 64 * 1024
 TAIL_BYTES = 4096
 #: A word that is cut by the end of what was read waits for its rest, if it is no longer than this.
 WORD_BYTES = 8 * 1024
-#: Without one of them there is nothing to leave out; in lower case.
-_SIGNS = (b"://", b"x-amz-", b"awsaccesskeyid", b"aws_se", b"private key-----")
+_SIGNS = tuple(sign.encode() for sign in SIGNS)
 
 
 class JobLog:

@@ -1,4 +1,4 @@
-"""The log: one line a fact, as text or JSON, with nothing in it that must stay secret.
+"""The log: one line a fact, as text or JSON, of bounded length, with nothing in it that must stay secret.
 
 Under systemd each line begins with its priority (`<4>` for a warning), which the journal takes off again: sd-daemon(3).
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import traceback
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 #: syslog(3): critical, error, warning, informational, debug.
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _DEBUG = 7
-_BREAKS = str.maketrans({"\n": "\\n", "\r": "\\r", "\x1b": "\\e"})
+#: What ends a line, steers a terminal or turns the direction of text; and halves of characters, which no file takes.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+#: Characters of a longer message that are kept, of its beginning and its end: others write into it, as much as they
+#: like, and the system's journal cuts lines of 48 KiB (journald.conf(5), LineMax=).
+_HEAD, _TAIL = 3072, 1024
 
 Format = Literal["text", "json"]
 
@@ -46,21 +51,21 @@ class LineFormatter(logging.Formatter):
         message = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             message += f": {_crash(record.exc_info[1])}"
-        message = discreet(message)
+        message = _bounded(discreet(message))
         line = self._as_json(record, message) if self._json else self._as_text(record, message)
         return f"<{_priority(record.levelno)}>{line}" if self._journal else line
 
     def _as_text(self, record: logging.LogRecord, message: str) -> str:
-        return f"{record.levelname} {message}".translate(_BREAKS)
+        return f"{record.levelname} {_CONTROL.sub(_escaped, message)}"
 
     def _as_json(self, record: logging.LogRecord, message: str) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         fact = {"time": time, "level": record.levelname.lower(), "logger": record.name, "message": message}
-        return json.dumps(fact, ensure_ascii=False)
+        return json.dumps(fact)  # In ASCII: so nothing in it ends a line, and every encoding has it.
 
 
 def set_up(level: int, form: Format, *, journal: bool, before: Callable[[], None] = lambda: None) -> None:
-    """Log to stderr, and have what nobody catches end there as well, as one line.
+    """Log to stderr, and have what nobody catches end there as well, and what Python warns of, each as one line.
 
     Libraries are heard from warnings on, however much is wanted of us: some of them log addresses with what signs them.
 
@@ -82,10 +87,12 @@ def set_up(level: int, form: Format, *, journal: bool, before: Callable[[], None
     logging.getLogger("thingjobs").setLevel(level)
     logging.raiseExceptions = False  # what cannot be logged is not worth a traceback
     log = logging.getLogger("thingjobs")
+    logging.captureWarnings(capture=True)
     sys.excepthook = lambda _kind, error, _trace: log.critical("ended by a fault", exc_info=error)
     threading.excepthook = lambda told: log.critical(
         "a fault in the thread %s", told.thread.name if told.thread else "?", exc_info=told.exc_value
     )
+    sys.unraisablehook = lambda told: log.error("a fault that nobody could be told of", exc_info=told.exc_value)
 
 
 def read_by_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
@@ -106,6 +113,14 @@ def _crash(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     where = " > ".join(f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
     return f"{type(error).__name__}: {error} (at {where or '?'}); please report it"
+
+
+def _bounded(message: str) -> str:
+    return message if len(message) <= _HEAD + _TAIL else f"{message[:_HEAD]} … {message[-_TAIL:]}"
+
+
+def _escaped(control: re.Match[str]) -> str:
+    return control[0].encode("unicode_escape").decode()
 
 
 def _priority(level: int) -> int:

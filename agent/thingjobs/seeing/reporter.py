@@ -1,18 +1,15 @@
 """Tells of the agent what [report] asks for: the daemon lets it look on, and it does the rest.
 
-The loop waits for none of it. The text file is written by the loop, on a tmpfs in no time; the look that a shadow needs
-may ask children and a slow disk, so a thread of its own takes it, which lives as long as the look.
+The loop waits for none of it. The look that a shadow needs may ask children and a slow disk, so a thread of its own
+takes it, which lives as long as the look. Over MQTT nobody hears whether the service could use what the broker took;
+the daily telling makes up for that.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import random
 import threading
-import time
-from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,12 +17,12 @@ from typing import TYPE_CHECKING
 from thingjobs import __version__, boot
 from thingjobs.judging import registry_for
 from thingjobs.ports import Shadow
-from thingjobs.seeing import device, metrics, pace, shadow
+from thingjobs.seeing import device, pace, shadow
 from thingjobs.seeing.pace import Pace
+from thingjobs.seeing.textfile import TextFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from thingjobs.config import Config
     from thingjobs.machine import State
@@ -34,24 +31,6 @@ if TYPE_CHECKING:
     from thingjobs.seeing.shadow import Device
 
 log = logging.getLogger("thingjobs.report")
-
-#: Between two writes of the text file: Prometheus reads no more often.
-APART_SECONDS = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class TextFile:
-    """Metrics for node_exporter.
-
-    Attributes:
-        path: the file.
-        expires: tells the end of the device certificate, seconds since the epoch, None if nobody knows.
-        started: when the agent started, seconds since the epoch.
-    """
-
-    path: Path
-    expires: Callable[[], float | None]
-    started: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +61,9 @@ def configured(config: Config, soon: Callable[[Callable[[Json], None]], None], t
         tell: hands a shadow to the transport; None: this one knows no shadows.
     """
     certificate = config.connection.certificate
-    expires = partial(device.expiry, certificate)
     path, name = config.report.textfile, config.report.shadow
-    textfile = TextFile(path, expires, time.time()) if path else None
+    expires = partial(device.expiry, certificate)
+    textfile = TextFile(path, __version__, expires, boot.clock()) if path else None
     document = None
     if name and tell is not None:
         # Of its own, because it is used in another thread.
@@ -106,10 +85,6 @@ class Reporter:
     def __init__(self, version: str, textfile: TextFile | None, shadow_document: ShadowDocument | None) -> None:
         self._version = version
         self._file = textfile
-        self._file_due: float | None = 0.0 if textfile else None
-        self._file_text = ""
-        self._file_wrong = ""
-        self._ended: Counter[str] = Counter()
         self._shadow = shadow_document
         self._pace = Pace()
         self._connected = self._looking = False
@@ -123,9 +98,8 @@ class Reporter:
             after: and after it.
             now: seconds since boot.
         """
-        self._ended.update(metrics.ended_in(before, after))
-        if self._file is not None and self._file_due is None:
-            self._file_due = now + APART_SECONDS / 10  # One change seldom comes alone.
+        if self._file is not None:
+            self._file.observe(before, after, now)
         self._connected = after.connected_at is not None
         if self._shadow is None:
             return
@@ -134,10 +108,17 @@ class Reporter:
         if _of_interest(before) != _of_interest(after):
             self._pace = pace.changed(self._pace, now)
 
+    def changed(self, now: float) -> None:
+        """Something is to be told of that no step tells, at `now` in seconds since boot."""
+        if self._file is not None:
+            self._file.changed(now)
+        self._pace = pace.changed(self._pace, now)
+
     def next_due(self) -> float | None:
         """Return when `act` is to be called, seconds since boot; None: when something has happened."""
+        file_due = self._file.due if self._file else None
         shadow_due = self._pace.due if self._shadow and self._connected and not self._looking else None
-        return min((due for due in (self._file_due, shadow_due) if due is not None), default=None)
+        return min((due for due in (file_due, shadow_due) if due is not None), default=None)
 
     def act(self, now: float, status: Callable[[], Json]) -> None:
         """Do what is due.
@@ -146,9 +127,8 @@ class Reporter:
             now: seconds since boot.
             status: tells how the agent is.
         """
-        if self._file is not None and self._file_due is not None and now >= self._file_due:
-            self._file_due = None
-            self._write(self._file, status())
+        if self._file is not None:
+            self._file.act(now, status)
         due = self._pace.due
         if self._shadow and self._connected and not self._looking and due is not None and now >= due:
             self._look(self._shadow, now)
@@ -156,25 +136,7 @@ class Reporter:
     def stop(self) -> None:
         """Take the metrics away: an agent that does not run has none."""
         if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.path.unlink()
-
-    # --- the text file --------------------------------------------------------------------------------------------
-
-    def _write(self, file: TextFile, status: Json) -> None:
-        expires = file.expires()
-        text = metrics.text(self._version, status, self._ended, started=file.started, expires=expires)
-        if text == self._file_text:
-            return
-        try:
-            replace_file(file.path, text)
-        except OSError as error:
-            wrong = f"cannot write {file.path} (report.textfile): {error.strerror}"
-            if wrong != self._file_wrong:
-                log.warning("%s", wrong)
-            self._file_wrong = wrong
-            return
-        self._file_text, self._file_wrong = text, ""
+            self._file.remove()
 
     # --- the shadow -----------------------------------------------------------------------------------------------
 
@@ -220,26 +182,3 @@ def _of_interest(state: State) -> object:
     """Return what is another when a shadow may have to say something else."""
     jobs = state.jobs.items()
     return {identity: (job.phase, job.record.note, job.record.owed) for identity, job in jobs}, state.remembered
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Replace a file at once, so that whoever reads it finds the old or the new one; everybody may read it.
-
-    It is not synced: after a power cut it is written anew anyway.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    # The collector reads what ends in .prom.
-    new = path.with_name(f".{path.name}.new")
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            new.unlink()  # Not written to: others may write in that folder, too, and it may be a link.
-        with new.open("x", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o644)
-            file.write(text)
-        new.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            new.unlink()
-        raise

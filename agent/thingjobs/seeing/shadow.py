@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from thingjobs.redact import discreet
+from thingjobs.wire import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -124,8 +125,11 @@ def _packed(value: object) -> bytes:
 
 
 def _text(text: str, limit: int) -> str | None:
-    """Return what others wrote without credentials, cut; None for nothing: indexes do not know empty texts."""
-    return _cut(" ".join(discreet(text).split()), limit) or None
+    """Return what others wrote, cut, without credentials and what steers a terminal; None for nothing at all.
+
+    Indexes do not know empty texts.
+    """
+    return _cut(clean(" ".join(discreet(text).split())), limit) or None
 
 
 def _cut(text: str, limit: int) -> str:
@@ -146,7 +150,7 @@ def _words(words: Iterable[str]) -> str | None:
     """Return words with a blank between, whole ones, as many as there is room for; "…" stands for the others."""
     kept: list[str] = []
     room = _WORDS_BYTES - _size(" …")
-    for word in words:
+    for word in (clean("-".join(word.split())) for word in words):
         room -= _size(word) + 1
         if room < 0:
             kept.append("…")

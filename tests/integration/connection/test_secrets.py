@@ -1,23 +1,30 @@
 """Nothing that must stay secret is written where somebody reads: all that a full run wrote is searched for it.
 
-The real agent over a real broker, through a proxy that wants a password: presigned URLs in documents, fetched and
-printed by handlers; credentials from a role alias; jobs that fail and that are refused; a death of the agent.
+The real agent over each transport, through a proxy that wants a password: presigned URLs in documents, fetched and
+printed by handlers; credentials from a role alias, or a key with a password; jobs that wait, fail and are refused; a
+death of the agent; what it logs, tells its service, its shadow and Prometheus, and what `collect` gathers.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import http.server
+import io
 import json
 import re
 import subprocess
 import sys
+import tarfile
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import paho.mqtt.client as mqtt
 import pytest
+from cryptography.hazmat.primitives import serialization
+from paho.mqtt.enums import CallbackAPIVersion
 
 from thingjobs.testing.web import Answer, WebJobsService
 
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
 THING = "pump-7"
 #: What must not be found anywhere; each is one word that nothing else contains.
 SIGNATURE, PASSWORD, KEY, TOKEN = "5e1f51gned", "pr0xypa55w0rd", "53cr3tacc355k3y", "5e5510nt0k3n"
+BEARER, KEY_PASSWORD = "b3ar3rt0k3n", "k3ypa55w0rd"
 QUERY = f"?X-Amz-Credential=AKIDEXAMPLE%2F{SIGNATURE}1&X-Amz-Security-Token={SIGNATURE}2&X-Amz-Signature={SIGNATURE}3"
 
 LEAKY = """#!/bin/sh
@@ -41,8 +49,14 @@ url=$(sed -n 's/.*"url": *"\\([^"]*\\)".*/\\1/p' job.json)
 echo "fetching $url"
 printf '{"progress": 40, "message": "from %s", "details": {"from": "%s", "stdout": "%s"}}\\n' "$url" "$url" "$url" \\
     >>"$JOB_EVENTS"
-echo '{"refresh":"cloud"}' >>"$JOB_EVENTS"
-while ! grep -q accessKeyId job.json; do sleep 0.02; done
+printf '{"details": {"curl": "> Authorization: Bearer BEARER", "https://h/?X-Amz-Signature=SIGNATURE": "a name"}}\\n' \\
+    >>"$JOB_EVENTS"
+if NEEDS_CLOUD; then
+    echo '{"refresh":"cloud"}' >>"$JOB_EVENTS"
+    while ! grep -q accessKeyId job.json; do sleep 0.02; done
+fi
+cat job.json
+echo "> Proxy-Authorization: Basic BEARER" >&2
 touch FOLDER/there
 while [ ! -e FOLDER/go ]; do sleep 0.02; done
 printf 'half a line: %s' "https://bucket/fw.bin?X-Amz-Sig"
@@ -52,10 +66,47 @@ echo "curl: (22) $url failed" >&2
 exit 3
 """
 
+#: Holds back the first job as long as the test wants.
+GATE = """#!/bin/sh
+[ -e FOLDER/open ] || { echo "waits for https://u:SIGNATURE@h/state?X-Amz-Signature=SIGNATURE"; exit 75; }
+"""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the agent is to run.
+
+    Attributes:
+        cloud: handlers get credentials; else the key has a password, which does not go together.
+        waits: a job waits for a gate, and the shadow tells of it.
+    """
+
+    transport: str
+    log_format: str
+    verbose: bool
+    cloud: bool
+    waits: bool = False
+
+
+WAYS = (
+    Way("paho", "text", verbose=True, cloud=True, waits=True),
+    Way("awsiot", "json", verbose=True, cloud=True),
+    Way("https", "json", verbose=False, cloud=False),
+)
+
+
+@dataclass
+class Files:
+    """A server with a file at every address but those below /no/; it keeps what is put there."""
+
+    address: str = ""
+    taken: list[bytes] = field(default_factory=list)
+
 
 @contextmanager
-def files() -> Iterator[str]:
-    """Serve a file at every address but those below /no/; give the address."""
+def files() -> Iterator[Files]:
+    """Run such a server."""
+    files = Files()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -65,6 +116,12 @@ def files() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
+        def do_PUT(self) -> None:
+            files.taken.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
         def log_message(self, *_: object) -> None:
             pass
 
@@ -72,7 +129,8 @@ def files() -> Iterator[str]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            files.address = f"http://127.0.0.1:{server.server_port}"
+            yield files
         finally:
             server.shutdown()
             thread.join()
@@ -109,18 +167,31 @@ def download(url: str, target: Path) -> dict[str, Any]:
 class Run:
     """A full run: the agent, and all that can be read of it, by where it was found."""
 
-    def __init__(self, agent: Agent, service: JobsService, eventually: Callable[..., Any]) -> None:
+    def __init__(self, way: Way, agent: Agent, service: JobsService, eventually: Callable[..., Any]) -> None:
+        self.way = way
         self.agent = agent
         self.service = service
         self.eventually = eventually
         self.read: dict[str, bytes] = {}
-        folder = agent.folder / "handlers" / "leaky"
-        folder.mkdir()
-        program = folder / "run"
-        program.write_text(LEAKY.replace("FOLDER", str(agent.folder)).replace("SIGNATURE", f"{SIGNATURE}4"))
-        program.chmod(0o755)
-        manifest = {"contract": 1, "name": "leaky", "exec": "run", "verbs": ["apply"], "needs": ["cloud"]}
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        #: The files that held a secret while a job ran, and whether nobody else could read them.
+        self.kept: dict[str, bool] = {}
+        self.metrics = agent.folder / "thingjobs.prom"
+        needs = ["cloud"] if way.cloud else []
+        leaky = LEAKY.replace("NEEDS_CLOUD", "true" if way.cloud else "false")
+        self._program("handlers/leaky/run", leaky)
+        manifest = {"contract": 1, "name": "leaky", "exec": "run", "verbs": ["apply"], "needs": needs}
+        (agent.folder / "handlers" / "leaky" / "manifest.json").write_text(json.dumps(manifest))
+        self._program("gates/state", GATE)
+
+    def _program(self, name: str, text: str) -> None:
+        path = self.agent.folder / name
+        path.parent.mkdir()
+        text = text.replace("FOLDER", str(self.agent.folder)).replace("SIGNATURE", f"{SIGNATURE}4")
+        path.write_text(text.replace("BEARER", BEARER))
+        path.chmod(0o755)
+
+    def start(self) -> None:
+        self.agent.start(verbose=self.way.verbose)
 
     def queue(self, job_id: str, document: object) -> None:
         self.service.create_job(job_id, document, [THING])
@@ -132,11 +203,13 @@ class Run:
 
     def look(self, when: str) -> None:
         """Read what the agent and its programs show while they run."""
-        for words in (["status"], ["status", "--json"]):
+        for words in (["status"], ["status", "--json"]) if self.way.waits else ():  # Once is enough: each is a start.
             argv = [sys.executable, "-m", "thingjobs", *words, "--config", str(self.agent.config)]
             done = subprocess.run(argv, capture_output=True, check=True)
             self.read[f"{' '.join(words)}, {when}"] = done.stdout + done.stderr
         self.read[f"the socket, {when}"] = json.dumps(self.agent.status()).encode()
+        self.eventually(self.metrics.exists)
+        self.read[f"the metrics, {when}"] = self.metrics.read_bytes()
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 words_of_it, environment = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
@@ -145,17 +218,85 @@ class Run:
             if words_of_it and str(self.agent.folder).encode() in words_of_it + environment:
                 self.read[f"arguments of {words_of_it[:60]!r}, {when}"] = words_of_it
 
-    def look_back(self) -> None:
-        """Read what is left on disk, and what the service was told."""
+    def look_at_what_is_kept(self) -> None:
+        """See in which files the agent keeps what it was told while a job runs."""
+        for path in self.agent.state.rglob("*"):
+            if path.is_file() and not path.is_symlink() and SIGNATURE.encode() in path.read_bytes():
+                self.kept[str(path.relative_to(self.agent.state))] = is_private(path, self.agent.state)
+
+    def look_back(self, bundle: bytes) -> None:
+        """Read what is left on disk, what the service was told, and what was collected."""
         for number, request in enumerate(self.service.requests):
             self.read[f"request {number}: {request.suffix}"] = json.dumps(request.body).encode()
         for path in self.agent.folder.rglob("*"):
             if path.is_file() and not path.is_symlink():
                 self.read[str(path.relative_to(self.agent.folder))] = path.read_bytes()
+        with tarfile.open(fileobj=io.BytesIO(bundle)) as archive:
+            for member in archive.getmembers():
+                content = archive.extractfile(member)
+                self.read[f"collected {member.name}"] = content.read() if content else b""
+
+
+def lock(key: Path, target: Path) -> None:
+    """Write a private key with a password."""
+    secret = serialization.load_pem_private_key(key.read_bytes(), None)
+    how = serialization.BestAvailableEncryption(KEY_PASSWORD.encode())
+    locked = secret.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how)
+    for path, data in ((target, locked), (target.with_name("key.password"), KEY_PASSWORD.encode())):
+        path.touch(mode=0o600)
+        path.write_bytes(data)
+
+
+def configure(run: Run, connection: str, web_port: int, key: Path) -> None:
+    """Have the agent connect the way that is wanted, and tell all that it can tell."""
+    agent, way = run.agent, run.way
+    if not way.cloud:
+        locked = agent.folder / "device.key"
+        lock(key, locked)
+        text = agent.config.read_text().replace(f'"{key}"', f'"{locked}"')
+        agent.config.write_text(text)
+        connection += f'private_key_password_file = "{agent.folder}/key.password"\n'
+    cloud = f"""
+[cloud]
+role_alias = "device-role"
+credentials_endpoint = "localhost:{web_port}"
+handlers = ["leaky"]
+"""
+    agent.config.write_text(
+        agent.config.read_text().replace("[connection]\n", f"[connection]\n{connection}")
+        + f'''
+[report]
+textfile = "{run.metrics}"
+log_format = "{way.log_format}"
+{'shadow = "thingjobs"' * way.waits}
+[gates]
+directory = "{agent.folder}/gates"
+{cloud * way.cloud}
+'''
+    )
 
 
 @pytest.fixture
+def told(mosquitto: Mosquitto, pki: Pki) -> Iterator[Callable[[], bytes]]:
+    """Gives what the shadow was told so far."""
+    came: list[bytes] = []
+    ready = threading.Event()
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="shadow-service")
+    client.tls_set_context(pki.client_tls("shadow-service"))
+    client.on_message = lambda _client, _data, got: came.append(bytes(got.payload))
+    client.on_subscribe = lambda *_: ready.set()
+    client.connect("localhost", mosquitto.port)
+    client.subscribe("$aws/things/pump-7/shadow/#", 1)
+    client.loop_start()
+    assert ready.wait(30)
+    yield lambda: b"\n".join(came)
+    client.disconnect()
+    client.loop_stop()
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: f"{way.transport}-{way.log_format}")
 def full_run(
+    request: pytest.FixtureRequest,
     mosquitto: Mosquitto,
     pki: Pki,
     served: JobsService,
@@ -163,44 +304,61 @@ def full_run(
     http_proxy: Callable[..., HttpProxy],
     eventually: Callable[..., Any],
 ) -> Iterator[Run]:
+    way: Way = request.param
+    told: Callable[[], bytes] = request.getfixturevalue("told")
     proxy = http_proxy(login=f"agent:{PASSWORD}")
     route(proxy)
-    with WebJobsService(served, tls=pki.server_tls()) as web, files() as address:
+    with WebJobsService(served, tls=pki.server_tls()) as web, files() as shop:
         web.interpose(credentials)
-        more = f"""
-[cloud]
-role_alias = "device-role"
-credentials_endpoint = "localhost:{web.port}"
-handlers = ["leaky"]
-"""
-        agent = new_agent(THING, port=mosquitto.port, pair=pki.device(THING), ca=pki.ca, more=more)
-        text = agent.config.read_text()
-        proxied = f'[connection]\nproxy = "http://agent:{PASSWORD}@127.0.0.1:{proxy.port}"\n'
-        agent.config.write_text(text.replace("[connection]\n", proxied))
-        run = Run(agent, served, eventually)
-        agent.start()
-        run.queue("fetched", download(f"{address}/fw.bin{QUERY}", agent.folder / "fw.bin"))
-        run.queue("forbidden", download(f"{address}/no/fw.bin{QUERY}", agent.folder / "fw2.bin"))
-        run.queue("unreadable", {"handler": "leaky", "params": {}, f"https://bucket/{QUERY}": f"https://b/{QUERY}"})
-        run.queue("leaks", {"handler": "leaky", "params": {"url": f"{address}/fw.bin{QUERY}"}})
-        eventually((agent.folder / "there").exists, 60)
-        run.look("while it runs")
-        agent.kill()
-        agent.start()
-        eventually(lambda: agent.status()["connected"])
-        run.look("after a death")
-        (agent.folder / "go").touch()
-        ends = [run.over(job_id) for job_id in ("fetched", "forbidden", "unreadable", "leaks")]
-        assert ends == ["SUCCEEDED", "FAILED", "REJECTED", "FAILED"]
-        run.look("afterwards")
-        assert agent.stop() == 0
-        run.look_back()
+        port = web.port if way.transport == "https" else mosquitto.port
+        certificate, key = pki.device(THING)
+        run = Run(way, new_agent(THING, port=port, pair=(certificate, key), ca=pki.ca), served, eventually)
+        proxied = f'transport = "{way.transport}"\nproxy = "http://agent:{PASSWORD}@127.0.0.1:{proxy.port}"\n'
+        configure(run, proxied, web.port, key)
+        run.read["keys"] = key.read_bytes()
+        everything_happens(run, shop, told)
+        run.read["the shadow"] = told()
         yield run
 
 
-#: Where the agent must keep what it was told, for itself alone; and what it was given to begin with.
-KEPT = re.compile(r"state/(journal/|jobs/.*(job\.json|said-[a-z]+-\d+)$)")
-GIVEN = re.compile(r"config\.toml$|handlers/|state/pinned/")
+def everything_happens(run: Run, shop: Files, told: Callable[[], bytes]) -> None:
+    """Have the agent work through jobs that know secrets, and look at all that it writes meanwhile."""
+    agent = run.agent
+    run.queue("fetched", download(f"{shop.address}/fw.bin{QUERY}", agent.folder / "fw.bin"))
+    run.queue("forbidden", download(f"{shop.address}/no/fw.bin{QUERY}", agent.folder / "fw2.bin"))
+    run.queue("unreadable", {"handler": "leaky", "params": {}, f"https://bucket/{QUERY}": f"https://b/{QUERY}"})
+    run.queue("leaks", {"handler": "leaky", "params": {"url": f"{shop.address}/fw.bin{QUERY}"}})
+    if run.way.waits:
+        run.start()
+        # If it was told before the gate had answered, it is told again when a minute is over, and not earlier.
+        run.eventually(lambda: b"gate state: waits for https:" in told(), 90)
+        run.look("while a job waits")
+        assert agent.stop() == 0
+    (agent.folder / "open").touch()
+    run.start()
+    run.eventually((agent.folder / "there").exists, 60)
+    run.look("while it runs")
+    run.look_at_what_is_kept()
+    agent.kill()
+    run.start()
+    run.look("after a death")
+    (agent.folder / "go").touch()
+    assert list(map(run.over, ("fetched", "forbidden", "unreadable", "leaks"))) == [
+        *("SUCCEEDED", "FAILED", "REJECTED", "FAILED")
+    ]
+    run.look("afterwards")
+    run.queue("collected", {"handler": "collect", "params": {"url": f"{shop.address}/logs{QUERY}"}})
+    if run.way.transport == "https":  # It would be a quarter of an hour before it asks again.
+        assert agent.stop() == 0
+        run.start()
+    assert run.over("collected") == "SUCCEEDED"
+    assert agent.stop() == 0
+    run.look_back(shop.taken[-1])
+
+
+#: Where the agent must keep what it was told while a job runs; and what it was given to begin with.
+KEPT = re.compile(r"journal/leaks|jobs/leaks.*(job\.json|said-[a-z]+-\d+)$")
+GIVEN = re.compile(r"config\.toml$|handlers/|gates/|state/pinned/|key\.password$|device\.key$|keys$")
 
 
 def is_private(path: Path, state: Path) -> bool:
@@ -209,21 +367,25 @@ def is_private(path: Path, state: Path) -> bool:
     return any(one.stat().st_mode & 0o077 == 0 for one in above)
 
 
-def test_no_secret_is_found_in_anything_that_a_full_run_wrote_but_in_what_is_the_agents_alone(
-    full_run: Run, pki: Pki
-) -> None:
-    key_lines = pki.device(THING)[1].read_text().splitlines()[1:-1]
-    secrets = [word.encode() for word in (SIGNATURE, PASSWORD, KEY, TOKEN, *key_lines)]
-    read = {where: data for where, data in full_run.read.items() if not KEPT.match(where) and not GIVEN.match(where)}
-    assert {where: secret for where, data in read.items() for secret in secrets if secret in data} == {}
+def test_no_secret_is_found_in_anything_that_a_full_run_wrote_but_in_what_is_the_agents_alone(full_run: Run) -> None:
+    key_lines = full_run.read["keys"].decode().splitlines()[1:-1]
+    words = (SIGNATURE, PASSWORD, KEY, TOKEN, BEARER, KEY_PASSWORD, *key_lines)
+    read = {where: data for where, data in full_run.read.items() if not GIVEN.match(where)}
+    found = {where: word for where, data in read.items() for word in words if word.encode() in data}
+    assert found == {}
 
     # All of it was there to be found.
-    assert {"agent.log", "status, while it runs", "the socket, afterwards"} <= read.keys()
-    logs = {where: data for where, data in read.items() if re.match(r"state/logs/", where)}
-    assert any("fetching http://127.0.0.1:" in data.decode() for data in logs.values())
+    whens = ("while it runs", "after a death", "afterwards")
+    assert {f"{what}, {when}" for what in ("the socket", "the metrics") for when in whens} <= read.keys()
+    assert ("status, while a job waits" in read) is full_run.way.waits
+    logs = {where: data for where, data in read.items() if re.search(r"logs/", where)}
+    for words_of_it in (b"fetching http://127.0.0.1:", b"Authorization: \xe2\x80\xa6", b'"url"'):
+        assert len([where for where, data in logs.items() if words_of_it in data]) == 2, "on the disk and collected"
     assert any("run" in where and "leaky" not in where for where in read if where.startswith("arguments of "))
     updates = [json.loads(data) for where, data in read.items() if where.startswith("request ")]
     assert any("/fw.bin?…" in str(update.get("statusDetails")) for update in updates)
-    kept = [where for where in full_run.read if KEPT.match(where)]
+    assert read["agent.log"]
+    assert bool(read["the shadow"]) is full_run.way.waits
+    kept = {where: private for where, private in full_run.kept.items() if not where.startswith("pinned/")}
     assert kept
-    assert all(is_private(full_run.agent.folder / where, full_run.agent.state) for where in kept)
+    assert [where for where, private in kept.items() if not private or not KEPT.match(where)] == []

@@ -144,14 +144,14 @@ def mark_journal(fate: Fate) -> None:
 
 def mark_loop(fate: Fate) -> None:
     """Each effect and each event of a job is a point, before and after."""
-    from thingjobs import daemon
+    from thingjobs import daemon, doer
     from thingjobs.machine import step
     from thingjobs.machine.effects import Note, Reboot
 
-    do = daemon.Daemon._do
+    do = doer.Doer.do
 
-    def done(self: daemon.Daemon, effect: Effect) -> None:
-        identity = daemon.about(effect)
+    def done(self: doer.Doer, effect: Effect) -> None:
+        identity = doer.about(effect)
         if isinstance(effect, Note) or identity is None:
             do(self, effect)
             return
@@ -169,7 +169,7 @@ def mark_loop(fate: Fate) -> None:
             fate.point(job, " ".join(["event", type(event).__name__, *detail(event)]))
         return step(state, event, now)
 
-    daemon.Daemon._do = done  # type: ignore[method-assign]
+    doer.Doer.do = done  # type: ignore[method-assign]
     vars(daemon)["step"] = stepped
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,6 +68,30 @@ def test_files_that_others_can_read_or_change_are_named(patient: Patient, pki: P
     found = patient.examine().only("files", words)
     assert str(path) in found.text
     assert found.todo.startswith("run chmod ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can give files away")
+@pytest.mark.usefixtures("served")
+@pytest.mark.parametrize("who", ["own.key", "own.pem", "config"])
+def test_files_of_another_account_are_named_as_the_agent_would(patient: Patient, who: str) -> None:
+    patient.install((-1, 90))
+    path = patient.config if who == "config" else patient.folder / who
+    os.chown(path, 65534, -1)
+    found = patient.examine().only("files", f"{path} belongs to user 65534, not to root")
+    assert found.todo == f"run chown -h root {path}"
+
+
+@pytest.mark.usefixtures("served")
+def test_a_folder_in_which_others_could_put_another_configuration_is_named(patient: Patient) -> None:
+    patient.config.parent.chmod(0o777)
+    found = patient.examine().only("files", f"{patient.config.parent} may be written by others")
+    assert found.todo == f"run chmod go-w {patient.config.parent}"
+
+
+def test_of_a_key_that_is_not_there_nothing_is_said_to_be_well(patient: Patient) -> None:
+    patient.set("private_key", f'"{patient.folder}/no.key"')
+    said = next(one for one in patient.examine().findings if one.check == "files")
+    assert said.text == "nobody else can change what the agent reads and runs"
 
 
 @pytest.mark.usefixtures("served")
