@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import email.parser
+import email.utils
 import gzip
 import hashlib
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -22,6 +22,10 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -47,11 +51,12 @@ STARTS = (
     ("packaging/debian/thingjobs_tree.py", "thingjobs_tree.py", 0o644),
 )
 FOLDERS = ("conf.d", "things", "handlers", "scripts", "gates")
+SCRIPTS = {"postinst": 0o755, "prerm": 0o755, "postrm": 0o755, "triggers": 0o644}
 
 ALL_SAYS = """\
 Depends: python3 (>= 3.11), passwd
 Recommends: ca-certificates
-Suggests: thingjobs-awsiot
+Suggests: thingjobs-awsiot, python3-cryptography (>= 38)
 Description: job agent for AWS IoT things
  Takes jobs from AWS IoT Jobs, runs them through handlers that teams write, and
  reports each one truthfully, whatever breaks in between.
@@ -166,7 +171,7 @@ def _agent(made: Made, wheelhouse: Path | None, *, archive: bool) -> Path:
         (place / "etc/thingjobs" / folder).mkdir(parents=True)
     _put(_packed(ROOT / "CHANGELOG.md"), place / "usr/share/doc/thingjobs/changelog.gz", 0o644)
     _put(copyright_of(found).encode(), place / "usr/share/doc/thingjobs/copyright", 0o644)
-    return pack(made, place, "all", ALL_SAYS, "")
+    return pack(made, place, "all", ALL_SAYS, SCRIPTS)
 
 
 def _awsiot(made: Made, machine: str, wheelhouse: Path | None) -> Path:
@@ -175,7 +180,7 @@ def _awsiot(made: Made, machine: str, wheelhouse: Path | None) -> Path:
     fetch(HERE / "vendored-awsiot.txt", wheels, wheelhouse, f"manylinux2014_{MACHINES[machine]}")
     found = [unpack(wheel, place / TREE) for wheel in sorted(wheels.glob("*.whl"))]
     _put(copyright_of(found).encode(), place / "usr/share/doc/thingjobs-awsiot/copyright", 0o644)
-    return pack(made, place, machine, AWSIOT_SAYS.format(version=made.version), "awsiot.")
+    return pack(made, place, machine, AWSIOT_SAYS.format(version=made.version))
 
 
 def _isolation() -> tuple[str, ...]:
@@ -224,6 +229,13 @@ def copyright_of(found: list[tuple[str, str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def debian_changelog(made: Made, name: str) -> str:
+    """Return what Debian wants beside our own changelog: when which version was packaged, and by whom."""
+    dated = email.utils.formatdate(int(os.environ["SOURCE_DATE_EPOCH"])).replace("-0000", "+0000")
+    text = "  * What is new: /usr/share/doc/thingjobs/changelog.gz"
+    return f"{name} ({made.version}) unstable; urgency=medium\n\n{text}\n\n -- {made.maintainer}  {dated}\n"
+
+
 # --- files --------------------------------------------------------------------------------------------------------
 
 
@@ -255,7 +267,7 @@ def archive_of(made: Made, tree: Path) -> Path:
     return file
 
 
-def pack(made: Made, place: Path, architecture: str, says: str, scripts: str) -> Path:
+def pack(made: Made, place: Path, architecture: str, says: str, scripts: Mapping[str, int] | None = None) -> Path:
     """Make the package of all that is below `place`; return its path.
 
     Args:
@@ -263,9 +275,11 @@ def pack(made: Made, place: Path, architecture: str, says: str, scripts: str) ->
         place: the root of its files; its last part is the package's name.
         architecture: as Debian calls it.
         says: the rest of its control file.
-        scripts: what the names of its maintainer scripts begin with.
+        scripts: what dpkg runs or reads when it installs and removes the package, and its mode.
     """
     name, control = place.name, place / "DEBIAN"
+    doc = place / "usr/share/doc" / name
+    _put(gzip.compress(debian_changelog(made, name).encode(), mtime=0), doc / "changelog.Debian.gz", 0o644)
     files = sorted(path for path in place.rglob("*") if path.is_file() and not path.is_symlink())
     sums = "".join(f"{hashlib.md5(f.read_bytes()).hexdigest()}  {f.relative_to(place)}\n" for f in files)  # noqa: S324
     size = sum(-(-path.stat().st_size // 1024) for path in files)
@@ -273,10 +287,8 @@ def pack(made: Made, place: Path, architecture: str, says: str, scripts: str) ->
     head += f"Installed-Size: {size}\nSection: net\nPriority: optional\n"
     _put(f"{head}{says}".encode(), control / "control", 0o644)
     _put(sums.encode(), control / "md5sums", 0o644)
-    for script in ("postinst", "prerm", "postrm"):
-        if (HERE / f"{scripts}{script}").exists():
-            shutil.copyfile(HERE / f"{scripts}{script}", control / script)
-            (control / script).chmod(0o755)
+    for script, mode in (scripts or {}).items():
+        _put((HERE / script).read_bytes(), control / script, mode)
     for path in [place, *place.rglob("*")]:  # Whatever umask this runs with.
         if path.is_dir():
             path.chmod(0o755)

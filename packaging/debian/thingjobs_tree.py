@@ -13,5 +13,8 @@ import sys
 
 HANDLERS = "/usr/local/lib/thingjobs"
 
+if sys.version_info < (3, 11):  # noqa: UP036 - an archive may come to any machine
+    sys.exit("thingjobs: cannot start: it needs Python 3.11 or newer, and this one is " + sys.version.split()[0])
+
 if HANDLERS not in sys.path:
     sys.path.append(HANDLERS)

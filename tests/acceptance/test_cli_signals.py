@@ -110,6 +110,36 @@ def test_what_ended_while_no_agent_was_there_is_reported_by_the_next_one(
     assert local.outcomes() == {"one": "SUCCEEDED"}
 
 
+def test_a_patient_agent_ends_and_reports_the_running_step_and_begins_no_other(
+    local: Local, out: Path, eventually: Callable[..., Any]
+) -> None:
+    agent = local.start("--patient")
+    eventually((out / "began").exists)
+
+    agent.signal(signal.SIGTERM)
+    eventually(lambda: "ending as soon as the running step of one is done" in agent.told)
+    (out / "go").touch()
+
+    assert agent.end().code == 0
+    assert (lines(out / "began"), lines(out / "ended")) == (1, 1)
+    assert local.outcomes() == {"one": "SUCCEEDED", "two": "QUEUED"}
+
+
+def test_a_patient_agent_that_is_told_twice_stops_the_running_step(
+    local: Local, out: Path, eventually: Callable[..., Any]
+) -> None:
+    agent = local.start("--patient")
+    eventually((out / "began").exists)
+
+    agent.signal(signal.SIGTERM)
+    eventually(lambda: "ending as soon as" in agent.told)
+    agent.signal(signal.SIGTERM)
+
+    assert agent.end().code == 0
+    assert local.outcomes() == {"one": "FAILED", "two": "QUEUED"}
+    assert lines(out / "ended") == 0
+
+
 def test_after_a_kill_nothing_is_run_twice_and_nothing_is_lost(
     local: Local, out: Path, eventually: Callable[..., Any]
 ) -> None:

@@ -206,6 +206,14 @@ def test_the_pins_are_releases_that_the_agent_allows() -> None:
             assert one.specifier.contains(pinned[one.name]), one
 
 
+def test_on_an_older_python_it_says_so_in_one_line(package: Package) -> None:
+    older = f"import sys; sys.version_info = (3, 9); sys.path.insert(0, {str(package.tree)!r}); import thingjobs_tree"
+    done = subprocess.run([PYTHON, "-I", "-c", older], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert re.fullmatch(r"thingjobs: cannot start: it needs Python 3\.11 or newer, .*\n", done.stderr)
+
+
 @pytest.mark.parametrize(
     ("earlier", "later"), [("1.0rc1", "1.0"), ("1.0.dev3", "1.0a1"), ("1.0b2", "1.0"), ("1.0", "1.1")]
 )
@@ -228,9 +236,8 @@ def test_debian_orders_our_versions_as_python_does(require: Require, earlier: st
         "debian/postinst",
         "debian/prerm",
         "debian/postrm",
-        "debian/awsiot.postinst",
-        "debian/awsiot.prerm",
         "debian/try-in-root",
+        "debian/try-booted",
         "container/init",
         "openrc/thingjobs",
         "procd/thingjobs",
