@@ -28,7 +28,7 @@ _CHUNK_BYTES = 1 << 20
 #: What the libraries raise when they read what makes no sense.
 _DAMAGED = (
     *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, struct.error),
-    *(EOFError, NotImplementedError, ValueError, LookupError, RecursionError),
+    *(EOFError, NotImplementedError, ValueError, LookupError, RecursionError, OverflowError),
 )
 
 

@@ -50,7 +50,7 @@ STARTS = (
     ("packaging/guard/thingjobs", "bin/thingjobs", 0o755),
     ("packaging/debian/thingjobs_tree.py", "thingjobs_tree.py", 0o644),
 )
-FOLDERS = ("conf.d", "things", "handlers", "scripts", "gates")
+FOLDERS = ("conf.d", "things", "handlers", "scripts", "gates", "keys")
 SCRIPTS = {"postinst": 0o755, "prerm": 0o755, "postrm": 0o755, "triggers": 0o644}
 
 ALL_SAYS = """\

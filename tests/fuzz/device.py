@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import queue
+import re
 import socket
 import tempfile
 import threading
@@ -324,6 +325,8 @@ reboot = ["systemctl", "reboot"]
 [facts]
 site = "north"
 """
+#: Each setting that there is, with its default.
+EVERYTHING = re.sub(rb"(?m)^#(?=\w+ = |\[)", b"", (Path(__file__).parents[2] / "examples/config.toml").read_bytes())
 SMALL = b'[thing]\nname = "a"\n[connection]\nendpoint = "h"\n'
 
 
@@ -351,5 +354,5 @@ HARNESSES = (
     of_bytes("exits", check_exit, b"0\n", b"137\n", b"never\n"),
     of_json("job.json", check_job, JOB),
     of_json("status", check_status, STATUS),
-    of_bytes("config", check_config, CONFIG, SMALL),
+    of_bytes("config", check_config, CONFIG, SMALL, EVERYTHING),
 )

@@ -47,6 +47,21 @@ def of_json(name: str, check: Callable[[bytes], None], *seeds: object) -> Harnes
     return Harness(name, check, tuple(map(written, seeds)), st.one_of(near, near, near, damaged(near)))
 
 
+def of_lines(name: str, check: Callable[[bytes], None], *seeds: tuple[str, object]) -> Harness:
+    """Return a harness whose inputs are a line and a JSON value, each of which may be another, or damaged."""
+
+    def joined(line: bytes, body: bytes) -> bytes:
+        return line + b"\n" + body
+
+    lines = st.sampled_from([line.encode() for line, _ in seeds])
+    near = st.sampled_from(seeds).flatmap(
+        lambda seed: st.builds(joined, st.just(seed[0].encode()), changed((seed[1],)).map(written))
+    )
+    other = st.builds(joined, damaged(lines), changed([body for _, body in seeds]).map(written))
+    whole = tuple(joined(line.encode(), written(body)) for line, body in seeds)
+    return Harness(name, check, whole, st.one_of(near, near, other, damaged(near)))
+
+
 # --- bytes --------------------------------------------------------------------------------------------------------
 
 #: What means something to one parser or another.

@@ -16,6 +16,7 @@ from thingjobs.certificate import cn_of, dates_of
 from thingjobs.cloud import batch, markup, replies, role_alias, s3_jobs
 from thingjobs.cloud.calls import Call, Reply
 from thingjobs.cloud.errors import CloudError
+from thingjobs.doctor.issuer import issuer_of
 from thingjobs.errors import TransportError
 from thingjobs.transport.dialogue import MAX_ANSWER_BYTES, head_of
 from thingjobs.transport.proxy import Proxy
@@ -155,6 +156,10 @@ CERTIFICATES = (
 def check_certificate(data: bytes) -> None:
     """Whatever a certificate is, its name is text, and its dates are moments that can be told."""
     body = base64.b64encode(data)
+    with contextlib.suppress(ValueError):
+        assert isinstance(issuer_of(data.decode("latin-1")), str)
+    with contextlib.suppress(ValueError):
+        issuer_of(f"-----BEGIN CERTIFICATE-----\n{body.decode()}\n-----END CERTIFICATE-----\n")
     for pem in (data, b"-----BEGIN CERTIFICATE-----\n" + body + b"\n-----END CERTIFICATE-----\n"):
         for read in (cn_of, dates_of):
             try:

@@ -9,7 +9,7 @@ import unicodedata
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from tests.fuzz.harness import depth_of, hold, of_json, sentence
+from tests.fuzz.harness import depth_of, hold, of_json, of_lines, sentence
 
 from thingjobs import wire
 from thingjobs.documents import AWS_STEPS, Asked, route
@@ -23,13 +23,15 @@ from thingjobs.jobs import (
     ListChanged,
     NextChanged,
     Pending,
+    Refusal,
     Refused,
     Updated,
 )
 from thingjobs.jobs import Update as UpdateRequest
 from thingjobs.judging import fits
-from thingjobs.model import JOB_ID_PATTERN, Code, JobId, Status
+from thingjobs.model import JOB_ID_PATTERN, Code, JobId, Status, ThingName
 from thingjobs.transport import https_wire
+from thingjobs.transport.topics import Topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -148,6 +150,38 @@ def _hold_details(details: Mapping[str, str]) -> None:
     assert wire.parse(sent)["statusDetails"] == legal
 
 
+TOPICS = (
+    ("notify-next", MESSAGES[0]),
+    ("$next/get/accepted", MESSAGES[0]),
+    ("j/get/accepted", MESSAGES[0]),
+    ("get/accepted", MESSAGES[1]),
+    ("j/update/accepted", MESSAGES[2]),
+    ("j/update/rejected", MESSAGES[3]),
+    ("notify", MESSAGES[4]),
+    ("get/rejected", MESSAGES[5]),
+)
+
+
+def check_topics(data: bytes) -> None:
+    """Whatever comes on whatever topic, it answers what is open there, tells news, or is left out."""
+    topic, _, payload = data.partition(b"\n")
+    for request in REQUESTS:
+        topics = Topics(ThingName("pump-7"))
+        asked, _ = topics.outgoing(request)
+        name = "$aws/things/pump-7/jobs/" + topic.decode("utf-8", "replace")
+        try:
+            found = topics.incoming(name, payload)
+        except WireError as error:
+            sentence(str(error))
+            continue
+        if found is None:
+            continue
+        _hold(found)
+        if not isinstance(found, (NextChanged, ListChanged)):
+            assert name in (f"{asked}/accepted", f"{asked}/rejected")
+            assert topics.incoming(name, payload) is None, "one request is answered twice"
+
+
 # --- over HTTPS ---------------------------------------------------------------------------------------------------
 
 #: Statuses and headers, by the first byte of an input.
@@ -176,6 +210,8 @@ def check_https(data: bytes) -> None:
             _hold(reply)
             if https_wire.doubt(request, reply) is not None and isinstance(reply, Refused):
                 https_wire.settled(UPDATE, reply, reply)
+            for found in (Refusal.INVALID_REQUEST, Refusal.VERSION_MISMATCH):
+                _hold(https_wire.settled(UPDATE, Refused("t", found, ""), reply))
 
 
 # --- documents ----------------------------------------------------------------------------------------------------
@@ -267,6 +303,7 @@ def _hold_plan(asked: Asked) -> None:
 
 HARNESSES = (
     of_json("wire", check_message, *MESSAGES),
+    of_lines("topics", check_topics, *TOPICS),
     of_json("https", check_https, *MESSAGES),
     of_json("documents", check_document, *DOCUMENTS),
 )

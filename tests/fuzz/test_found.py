@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import socket
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from tests.fuzz import device, network, service
+from tests.fuzz import device, machine, network, service, transfer
 from urllib3 import HTTPResponse
 from urllib3.exceptions import IncompleteRead
 
@@ -21,11 +22,13 @@ from thingjobs.certificate import cn_of, dates_of
 from thingjobs.child.context import read_job
 from thingjobs.cloud import web
 from thingjobs.cloud.words import plain
+from thingjobs.doctor import rules
+from thingjobs.doctor.issuer import issuer_of
 from thingjobs.errors import HandlerError, StateError, WireError
 from thingjobs.judging import Judge, registry_for
 from thingjobs.model import Code, Identity, JobId, Result, Status
 from thingjobs.registry import Registry
-from thingjobs.runner import given
+from thingjobs.runner import cgroup, given
 from thingjobs.runner.events import MAX_LINE_BYTES, Lines
 from thingjobs.statusbox import NAME, ask
 from thingjobs.transport import https_line
@@ -199,3 +202,59 @@ def test_an_answer_of_a_length_of_thousands_of_digits_is_one_that_broke_off(
 
     with pytest.raises(error):
         read(response, time.monotonic() + 60)
+
+
+@pytest.mark.parametrize("version", [b"\4", b"\5"], ids=["mqtt311", "mqtt5"])
+def test_a_second_answer_to_connect_ends_the_connection_with_a_reason(version: bytes) -> None:
+    answer = {b"\4": b"\0\0", b"\5": b"\0\0\0"}[version]
+
+    transfer.check_packets(version + transfer.packet(0x20, answer) * 2)
+
+
+def test_a_certificate_whose_issuer_is_cut_short_is_damaged() -> None:
+    issuer = network.der(0x30, network.der(0x31, network.der(0x30, b"\x06\x03\x55")))
+    signed = network.der(0x30, network.der(2, b"\1"), network.der(0x30), issuer, network.der(0x30), network.der(0x30))
+    body = base64.b64encode(network.der(0x30, signed)).decode()
+
+    with pytest.raises(ValueError, match="damaged certificate"):
+        issuer_of(f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"total": "10"}, {"synced": -1}, {"synced": 2**63}, {"total": 1.5}, {"total": True}], ids=str
+)
+def test_a_note_beside_a_download_that_counts_no_bytes_is_none(wrong: dict[str, Any]) -> None:
+    transfer.check_partial(json.dumps({**transfer.NOTE, **wrong}).encode())
+
+
+def test_a_note_beside_a_download_that_nests_without_end_is_none() -> None:
+    transfer.check_partial(b"[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    "name", [b"/media/\xff", b"/media/a\x0bb", b"/media/a\rb", b"/media/a\xe2\x80\xa8b", b"/media/-"]
+)
+def test_a_mount_of_whatever_name_does_not_hide_the_cgroup(tmp_path: Path, name: bytes) -> None:
+    table = b"30 22 8:1 / " + name + b" rw - vfat /dev/sdb1 rw\n24 22 0:6 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+    (tmp_path / "cgroup").write_bytes(b"0::/system.slice/x\n")
+    (tmp_path / "mountinfo").write_bytes(table)
+
+    found = cgroup.own_cgroup(tmp_path)
+
+    assert str(found) == "/sys/fs/cgroup/system.slice/x"
+    point = os.fsdecode(name)
+    assert rules.mount_of(f"{point}/state", table.decode(errors="surrogateescape")) == (point, "vfat")
+
+
+def test_jobs_that_were_kept_and_do_not_belong_together_are_damaged() -> None:
+    kept = machine._kept()
+    kept["executions"][0]["job_id"] = "another"
+
+    machine.check_kept(json.dumps(kept).encode())
+
+
+@pytest.mark.parametrize("at", [100, 108, 124, 136], ids=["mode", "owner", "size", "time"])
+def test_an_archive_with_numbers_below_zero_is_damaged(at: int) -> None:
+    whole = machine._tar()
+
+    machine.check_archives(whole[:at] + b"\xff" * 8 + whole[at + 8 :])

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from tests.fuzz import device, network, service
+from tests.fuzz import device, machine, network, service, signed, transfer
 from tests.fuzz.harness import RAW
 
 if TYPE_CHECKING:
     from tests.fuzz.harness import Harness
 
-HARNESSES = {one.name: one for one in (*service.HARNESSES, *device.HARNESSES, *network.HARNESSES)}
+MODULES = (service, device, network, transfer, machine, signed)
+HARNESSES = {one.name: one for module in MODULES for one in module.HARNESSES}
 EXAMPLES = int(os.environ.get("THINGJOBS_FUZZ_EXAMPLES", "60"))
 LONG = EXAMPLES > 1000
 #: In a long run as much as a message of AWS IoT may have.

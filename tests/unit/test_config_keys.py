@@ -69,7 +69,7 @@ TEXTS: dict[str, tuple[list[str], list[str]]] = {
     "signed.keys": (["/k", "k"], ["", "\x00"]),
     "system.boot_id_file": (["/b"], ["", "\x00"]),
     "state.directory": (["/var/lib/x", "state"], ["", "\x00"]),
-    "report.textfile": (["", "/run/t.prom", "t.prom"], ["a\x00", "a\nb"]),
+    "report.textfile": (["", "/run/t.prom", "t.prom"], ["a\x00", "a\nb", "/run/t.txt"]),
     "report.shadow": (["", "thingjobs", "a:b_C-9", "x" * 64], ["x" * 65, "$package", "a b", "a/b", "a\n"]),
 }
 LISTS: dict[str, tuple[list[object], list[object]]] = {

@@ -46,6 +46,7 @@ ASIDE = Identity(JobId("logs"), 1, 1_790_000_001)
 PLAN = Plan(handler="firmware", argv=("/h",))
 REVERSIBLE = replace(PLAN, verbs=frozenset({Verb.APPLY, Verb.ROLLBACK}))
 OBSERVER = Plan(handler="collect", argv=("/c",), observe=True)
+EVIL = {"url": "nobody signed this for apply"}
 REFUSAL = Result(Status.REJECTED, Code.DOCUMENT_INVALID, "nonsense")
 
 
@@ -471,13 +472,16 @@ def test_a_handler_gets_its_parameters_anew_when_it_asks() -> None:
     assert driver.did(Refresh)[0].record.plan.params == {"url": "fresh"}
 
 
-def test_a_handler_that_asked_is_answered_even_when_the_fresh_document_is_of_no_use() -> None:
+@pytest.mark.parametrize(
+    "fresh", [REFUSAL, replace(PLAN, handler="other", params=EVIL), replace(PLAN, check_only=True, params=EVIL)]
+)
+def test_a_handler_that_asked_is_answered_even_when_the_fresh_document_is_of_no_use(fresh: Plan | Result) -> None:
     driver = Driver().applying()
     driver.give(Progressed(MAIN, refresh=True))
     driver.due(Timer.LEARN)
     driver.give(Described(driver.sent(Describe).token, Execution(MAIN, Status.IN_PROGRESS, 2, document={})))
 
-    driver.give(Judged(MAIN, REFUSAL))
+    driver.give(Judged(MAIN, fresh))
 
     assert driver.did(Refresh)[0].record.plan == PLAN
 

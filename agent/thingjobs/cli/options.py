@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,8 @@ def load(chosen: argparse.Namespace) -> Config:
         if hasattr(chosen, "local"):
             ways = "write it, name another one with --config, or do without a cloud with --local FOLDER"
         raise ConfigError([f"there is no /etc/thingjobs/config.toml; {ways}"])
-    return configuration.load([chosen.config] if chosen.config else None, environment=os.environ)
+    config = configuration.load([chosen.config] if chosen.config else None, environment=os.environ)
+    return replace(config, file=chosen.config.resolve()) if chosen.config else config
 
 
 def sources(chosen: argparse.Namespace) -> list[Path]:
@@ -125,6 +127,7 @@ def _told(config: Config) -> Json:
         "handlers": str(config.handlers.directory[0]) if config.handlers.directory else "",
         "state": str(config.state.directory),
         "collect": list(config.handlers.collect),
+        **({"config": str(config.file)} if config.file else {}),
         **({"guard": guarded.told()} if (guarded := guard.found(os.environ)) else {}),
     }
 

@@ -15,11 +15,11 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from thingjobs import __version__, boot, clock, guard, policy, trusted
-from thingjobs.cli import USAGE, complain, options, signals
+from thingjobs import __version__, belongings, boot, clock, guard, policy, trusted
+from thingjobs.cli import FAILED, USAGE, complain, options, signals
 from thingjobs.cloud_desk import Desk, source_of
 from thingjobs.config import check_sources
-from thingjobs.daemon import Asked, Daemon, Parts
+from thingjobs.daemon import Asked, Daemon
 from thingjobs.errors import ConfigError
 from thingjobs.gates import Gates
 from thingjobs.journal import Journal
@@ -28,6 +28,7 @@ from thingjobs.machine import Stopping
 from thingjobs.machine.events import Stop
 from thingjobs.model import JobId
 from thingjobs.notify import Notifier, Pulse, every
+from thingjobs.parts import Parts
 from thingjobs.runner import Runner
 from thingjobs.seeing import logs
 from thingjobs.statusbox import StatusBox
@@ -77,7 +78,8 @@ def command(chosen: argparse.Namespace) -> int:
     if chosen.local is not None:
         return _run_local(config, chosen)
     # Whoever tries something with --local is its own operator: only a service can be had to run what others wrote.
-    _check(config, check_sources(options.sources(chosen)))
+    sources = options.sources(chosen)
+    _check(config, [*check_sources(sources), *belongings.problems(config, sources)])
     _set_up_logging(logging.DEBUG if chosen.verbose else logging.INFO, config)
     return _run_connected(config, patient=chosen.patient or _is_patient())
 
@@ -119,6 +121,7 @@ def _run_connected(config: Config, *, patient: bool) -> int:
         journal.close()
     if again:
         guard.start_again(guarded)
+        return FAILED
     return 0
 
 

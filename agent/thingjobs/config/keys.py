@@ -255,7 +255,7 @@ def _report() -> tuple[Key, ...]:
         Key("report.log_format", choice("text", "json"), "How the log is written, one line a fact.", "json"),
         Key(
             "report.textfile",
-            path("a file", optional=True),
+            path("a file whose name ends in .prom", optional=True, ending=".prom"),  # node_exporter reads no other
             "The file for the metrics of the agent, which node_exporter reads; empty: none.",
             "/run/node-exporter/thingjobs.prom",
         ),

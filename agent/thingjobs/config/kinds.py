@@ -54,9 +54,11 @@ def text(says: str, pattern: str = LINE) -> Kind:
     return Kind(says, wrong, {"type": "string", "pattern": f"^(?:{pattern})$"})
 
 
-def path(what: str, *, optional: bool = False) -> Kind:
-    """The path of one file or folder; an empty optional one becomes None."""
-    plain = text(f"the path of {what}, or empty", f"(?:{LINE})?") if optional else text(f"the path of {what}")
+def path(what: str, *, optional: bool = False, ending: str = "") -> Kind:
+    """The path of one file or folder, whose name has that ending; an empty optional one becomes None."""
+    pattern = LINE + re.escape(ending)
+    what, pattern = (f"{what}, or empty", f"(?:{pattern})?") if optional else (what, pattern)
+    plain = text(f"the path of {what}", pattern)
     return Kind(plain.says, plain.wrong, plain.schema, lambda value, folder: folder / value if value else None)
 
 

@@ -278,6 +278,7 @@ class Config:
 
     Attributes:
         facts: what conditions in job documents are compared with, on top of the agent's own facts.
+        file: the file that was named instead of the default ones.
 
     Raises:
         ClashError: two sections contradict each other.
@@ -294,6 +295,7 @@ class Config:
     state: State = State()
     report: Report = Report()
     facts: Mapping[str, str] = field(default_factory=_nothing)
+    file: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse sections that contradict each other."""

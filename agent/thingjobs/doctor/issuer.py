@@ -33,9 +33,9 @@ def issuer_of(pem: str) -> str:
         _, body = next(_elements(certificate))
         fields = [content for tag, content in _elements(body) if tag != _VERSION]
         issuer, subject = fields[2], fields[4]
-    except (IndexError, StopIteration):
+        return SELF if issuer == subject else _name(issuer)
+    except (IndexError, StopIteration, ValueError):
         raise ValueError("holds a damaged certificate") from None
-    return SELF if issuer == subject else _name(issuer)
 
 
 def _name(names: bytes) -> str:

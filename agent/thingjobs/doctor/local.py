@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thingjobs import statusbox, trusted
+from thingjobs import belongings, statusbox, trusted
 from thingjobs.certificate import cn_of, dates_of
 from thingjobs.doctor import rules
 from thingjobs.doctor.findings import failed, ok, parted, skipped, warning
@@ -98,11 +98,19 @@ class Local:
         found = [
             *self._problems_about("files"),
             *(verdict for path in self._sources for verdict in self._config_file(path)),
+            *(failed(*parted(problem)) for problem in self._belongings()),
         ]
-        yield from found or [ok("nobody else can read the key, or change what the agent reads and runs")]
+        key = self._config.connection.private_key
+        read = "read the key, or " if key is not None and os.access(key, os.F_OK) else ""
+        yield from found or [ok(f"nobody else can {read}change what the agent reads and runs")]
 
     def _problems_about(self, check: str) -> list[Verdict]:
         return [failed(*parted(problem)) for problem in self._problems if _about(problem) == check]
+
+    def _belongings(self) -> list[str]:
+        """Return what the agent would refuse because of who it belongs to; only its own account can tell."""
+        mine = _owner(self._folder) in (None, os.geteuid())
+        return belongings.problems(self._config, self._sources) if mine else []
 
     def _config_file(self, path: Path) -> Iterator[Verdict]:
         """Look at a configuration file or folder: who can write it can have the agent run anything."""
@@ -113,7 +121,7 @@ class Local:
                 if found.st_mode & OPEN_TO_OTHERS:
                     said = f"{one} may be written by others (mode {stat.S_IMODE(found.st_mode):04o})"
                     yield failed(f"{said}, and what it says is run", f"run chmod go-w {one}")
-                elif found.st_uid not in (0, os.geteuid(), _owner(self._folder)):
+                elif _owner(self._folder) not in (None, os.geteuid(), found.st_uid) and found.st_uid:
                     yield warning(f"{one} belongs to {_account(found.st_uid)}", f"run chown root {one}")
 
     # --- our certificate ------------------------------------------------------------------------------------------

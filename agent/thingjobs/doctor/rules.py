@@ -158,7 +158,7 @@ def mount_of(path: str, mountinfo: str) -> tuple[str, str]:
         mountinfo: the text of the table, proc_pid_mountinfo(5): of those at one place, the last is on top.
     """
     best = ("", "")
-    for line in mountinfo.splitlines():
+    for line in mountinfo.split("\n"):  # and nothing else ends one: a mount may have any name
         before, _, after = line.partition(" - ")
         fields = before.split(" ")
         if len(fields) < 5 or not after:

@@ -92,8 +92,10 @@ class Partial:
             stamp = Stamp(str(note["etag"]), str(note["modified"]), note["total"])
             same = (note["format"], note["url"], note["digest"]) == (_FORMAT, self._source, str(self._digest))
             booted = note["boot"] != _boot_id()
-            on_disk = int(note["synced"])
-        except (OSError, ValueError, TypeError, KeyError):
+            on_disk = _count(note["synced"])
+            if stamp.total is not None:
+                _count(stamp.total)
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return nothing
         size = os.fstat(self._descriptor).st_size
         length = min(size, on_disk) if booted else size
@@ -240,6 +242,17 @@ def holds(path: Path, digest: Digest, size: int | None, poll: Callable[[], None]
     finally:
         os.close(descriptor)
     return hashing.hexdigest() == digest.value
+
+
+def _count(number: object) -> int:
+    """Return a number of bytes.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if type(number) is not int or number < 0:
+        raise ValueError("it is no number of bytes")
+    return number
 
 
 def _names(target: Path) -> tuple[Path, Path]:

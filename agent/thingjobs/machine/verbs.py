@@ -144,10 +144,10 @@ def on_not_spawned(turn: Turn, job: Job, event: NotSpawned) -> Job:
 def on_judged_anew(turn: Turn, job: Job, event: Judged) -> Job:
     """The document came anew because the handler asked for it: it gets the parameters, with fresh presigned URLs."""
     plan, fresh = job.record.plan, event.verdict
-    if isinstance(fresh, Plan) and fresh.handler == plan.handler:
+    if isinstance(fresh, Plan) and (fresh.handler, fresh.check_only) == (plan.handler, plan.check_only):
         job = job.with_(plan=replace(plan, params=fresh.params))
     else:
-        why = "another handler" if isinstance(fresh, Plan) else fresh.reason
+        why = "another handler or mode" if isinstance(fresh, Plan) else fresh.reason
         turn.note(f"the document that came anew is of no use: {why}", job.identity, warning=True)
     if job.running is not None:
         turn.do(Refresh(job.record))

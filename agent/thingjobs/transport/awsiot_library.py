@@ -9,6 +9,7 @@ from awscrt import auth, http, io, mqtt5
 
 from thingjobs.errors import TransportError
 from thingjobs.transport.awsiot_settings import line_of
+from thingjobs.transport.link import ANNOUNCED_PACKET_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,7 +67,11 @@ def client_of(
     """
     username, password = settings.login()
     connect = mqtt5.ConnectPacket(
-        client_id=link.client_id, keep_alive_interval_sec=link.keep_alive, username=username, password=password
+        client_id=link.client_id,
+        keep_alive_interval_sec=link.keep_alive,
+        username=username,
+        password=password,
+        maximum_packet_size=ANNOUNCED_PACKET_BYTES,
     )
     patience = int(link.patience * 1000)
     sockets = io.SocketOptions()

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 30.0
 #: Data that the peer does not acknowledge for this long means that the connection is dead, whatever TCP hopes for.
 UNACKED_MILLISECONDS = 30_000
+#: The largest packet that is read: AWS IoT Core's own CONNACK says this of itself.
+MAX_PACKET_BYTES = 146 * 1024
+#: The largest that is announced with MQTT 5: "MQTT 5 supported features" calls that the most, and whether a client that
+#: says more is refused, nobody tells. A document has 32 KiB at most, so no answer about one comes near it.
+ANNOUNCED_PACKET_BYTES = 128 * 1024
 #: On port 443 AWS IoT tells MQTT with a certificate from HTTPS by this: AWS IoT Core, "Device communication protocols".
 ALPN_443 = "x-amzn-mqtt-ca"
 #: By what `connection.mqtt_version` says: the number that the protocol has in CONNECT.

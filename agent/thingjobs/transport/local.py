@@ -149,14 +149,14 @@ class LocalTransport(MemoryTransport):
             executions = [{**execution, "thing": self._thing} for execution in kept["executions"]]
             self.service.load({**kept, "executions": executions})
             self._documents = {job["job_id"]: job["document"] for job in kept["jobs"]}
+            self._follow_files()
         except FileNotFoundError:
             return
         except OSError as error:
             raise StateError(f"cannot read {self._kept}: {error.strerror}") from None
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, RecursionError, ControlPlaneError):
             why = "it is damaged; it says which jobs are done, so only without it they all run again: move it away"
             raise StateError(f"cannot read {self._kept}: {why}") from None
-        self._follow_files()
 
     def _follow_files(self) -> None:
         """A job that nobody looked at yet is gone with its file, and changes with it."""

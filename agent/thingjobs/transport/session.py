@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from thingjobs.errors import WireError
 from thingjobs.jobs import Connected
 from thingjobs.transport.course import Course
 from thingjobs.transport.dial import explain, tls_context
-from thingjobs.transport.link import ALPN_443
+from thingjobs.transport.link import ALPN_443, ANNOUNCED_PACKET_BYTES, MAX_PACKET_BYTES
 from thingjobs.transport.patience import kind_of, topic_of
 from thingjobs.transport.topics import Topics
 from thingjobs.wire import MAX_PAYLOAD_BYTES
@@ -47,7 +49,7 @@ CLOSED = frozenset({errno.ECONNRESET, errno.EPIPE})
 
 
 class _Client(mqtt.Client):
-    """paho over a socket that we opened, and keeping why it failed: it has no public way to either."""
+    """paho over a socket that we opened, with a bound on packets, and keeping why it failed: it has no public ways."""
 
     def __init__(self, link: Link, sock: socket.socket | WebSocket) -> None:
         super().__init__(
@@ -64,7 +66,14 @@ class _Client(mqtt.Client):
         return self._opened
 
     def _sock_recv(self, bufsize: int) -> bytes:
+        """Read what is missing of a packet: paho asks for all of it at once, and Python makes room for what is asked.
+
+        Raises:
+            OSError: there is nothing now, the connection broke, or the packet is larger than any that we wait for.
+        """
         try:
+            if bufsize > MAX_PACKET_BYTES:
+                raise OSError(errno.EMSGSIZE, f"it sends a packet of {bufsize} bytes; AWS IoT sends none that large")
             return super()._sock_recv(bufsize)
         except BlockingIOError:
             raise
@@ -128,8 +137,7 @@ class Session:
         client.on_disconnect = self._on_disconnect
         # With this set, paho leaves the writing to us.
         client.on_socket_register_write = _nothing
-        clean: dict[str, Any] = {"clean_start": True} if link.version == mqtt.MQTTv5 else {}
-        client.connect(link.host, link.port, keepalive=link.keep_alive, **clean)
+        client.connect(link.host, link.port, keepalive=link.keep_alive, **_of_version(link.version))
 
     def part(self) -> None:
         """Part with paho's client: they hold each other and a TLS session until some far collection."""
@@ -248,6 +256,9 @@ class Session:
         if reason.is_failure:
             self._course.refused(str(reason))
             return
+        if self._course.let_in:
+            self._course.not_understood(": it answered CONNECT twice")
+            return
         self._course.let_in = True
         self._subscribe()
 
@@ -316,6 +327,15 @@ class Session:
         if not asked and self._link.port == 443 and not self._link.websocket:
             return f"on port 443 AWS IoT wants a certificate, and {ALPN_443} (ALPN) with it"
         return ""
+
+
+def _of_version(version: int) -> dict[str, Any]:
+    """Return what else CONNECT says in a version of MQTT."""
+    if version != mqtt.MQTTv5:
+        return {}
+    properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.MaximumPacketSize = ANNOUNCED_PACKET_BYTES
+    return {"clean_start": True, "properties": properties}
 
 
 def _nothing(*_: object) -> None:

@@ -385,6 +385,7 @@ def test_no_secret_is_found_in_anything_that_a_full_run_wrote_but_in_what_is_the
     updates = [json.loads(data) for where, data in read.items() if where.startswith("request ")]
     assert any("/fw.bin?…" in str(update.get("statusDetails")) for update in updates)
     assert read["agent.log"]
+    assert json.loads(read["collected agent/status.json"])["thing"], "it asked this agent, and not another one"
     assert bool(read["the shadow"]) is full_run.way.waits
     kept = {where: private for where, private in full_run.kept.items() if not where.startswith("pinned/")}
     assert kept
