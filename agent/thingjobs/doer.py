@@ -18,6 +18,7 @@ from thingjobs.machine.effects import (
     Clean,
     Effect,
     Forget,
+    GetReady,
     Go,
     Judge,
     Kill,
@@ -164,6 +165,8 @@ class Doer:
             case Run(record):
                 self.events.append(self._starter.spawn(effect))
                 self._begun(record.identity)
+            case GetReady(run):
+                self._starter.get_ready(run)
             case Go(identity):
                 parts.runner.go(identity)
             case Kill(identity):
@@ -198,7 +201,7 @@ class Doer:
 def about(effect: Effect) -> Identity | None:
     """Return which execution an effect belongs to, so that one that cannot be saved holds up no other."""
     match effect:
-        case Save(record) | Run(record) | AskGates(record) | Refresh(record):
+        case Save(record) | Run(record) | GetReady(Run(record)) | AskGates(record) | Refresh(record):
             return record.identity
         case Judge(execution):
             return execution.identity

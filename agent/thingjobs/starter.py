@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import subprocess
 import threading
@@ -41,6 +42,11 @@ class Starter:
         self._journal = journal
         self._reboot = reboot
 
+    def get_ready(self, run: Run) -> None:
+        """Make the process that `spawn` will most likely be asked for; why it cannot be made is said there."""
+        with contextlib.suppress(StateError, OSError):
+            self._runner.get_ready(self._as_pinned(run))
+
     def spawn(self, run: Run) -> Spawned | NotSpawned:
         """Make the process of a verb, which waits for its go.
 
@@ -61,8 +67,7 @@ class Starter:
             return NotSpawned(identity, run.verb, str(error))
 
     def _spawned(self, run: Run) -> Process:
-        plan = replace(run.record.plan, argv=self._handlers.program(run.record.plan))
-        run = replace(run, record=replace(run.record, plan=plan))
+        run = self._as_pinned(run)
         try:
             return self._runner.spawn(run)
         except ScarceError as error:
@@ -70,6 +75,11 @@ class Starter:
             if not error.full or not self._journal.give_up_reserve():
                 raise
         return self._runner.spawn(run)
+
+    def _as_pinned(self, run: Run) -> Run:
+        """Return a run of the code that was judged, wherever that is by now."""
+        plan = replace(run.record.plan, argv=self._handlers.program(run.record.plan))
+        return replace(run, record=replace(run.record, plan=plan))
 
     def reboot(self) -> None:
         """Tell the machine to reboot."""

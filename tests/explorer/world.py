@@ -238,6 +238,8 @@ class World:
                 self.soon.append(Gated(record.identity))
             case do.Run(record, verb, attempt):
                 self._spawn(record.identity, verb, attempt)
+            case do.GetReady(run):
+                self._make_ready(run.record)
             case do.Go(identity):
                 self._go(identity)
             case do.Kill(identity):
@@ -256,6 +258,12 @@ class World:
                 promise("does not know what" not in text, text)
             case _:
                 raise AssertionError(effect)
+
+    def _make_ready(self, record: Record) -> None:
+        """A process before its go does nothing, so it is no part of this world; but in vain it should not be made."""
+        begun = set(record.attempts) - {Verb.CHECK}
+        first = record.phase is Phase.CLAIMING and record.result is None and not begun
+        promise(first and record.identity not in self.runs, "a process is made ready for what does not run next")
 
     def _save(self, record: Record) -> None:
         if self.full:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.server
 import json
@@ -883,7 +884,12 @@ def test_a_verb_starts_without_what_the_standard_library_makes_expensive(team: T
         return set(subprocess.run(argv, capture_output=True, text=True, env=environment, check=True).stdout.split())
 
     ours = {"thingjobs", "thingjobs.child", "thingjobs.child.context", "thingjobs.handler", "team"}
-    assert modules(start, "team:Handler") - modules("import sys; print(*sys.modules)") == {*ours, "__future__", "_json"}
+    assert modules(start, "team:Handler") - modules("import sys; print(*sys.modules)") == {
+        *ours,
+        "__future__",
+        "_json",
+        "gc",
+    }
 
 
 def test_what_was_printed_is_in_the_log_whatever_happens_next(team: Team) -> None:
@@ -900,3 +906,45 @@ def test_a_check_may_not_download(team: Team) -> None:
 
     assert done.code == 1
     assert "check may not download anything" in done.said.reason
+
+
+# --- the end ------------------------------------------------------------------------------------------------------
+
+#: What a method leaves behind, to be done when its process ends.
+LEFT_BEHIND = {
+    "a file": "import team\nteam.file = open('late', 'w')\nteam.file.write('done')",
+    "a compressed file": "import gzip, team\nteam.file = gzip.open('late', 'wb')\nteam.file.write(b'done')",
+    "a finalizer": "import team\nclass Late:\n    def __del__(self, os=os):\n"
+    "        os.write(os.open('late', os.O_CREAT | os.O_WRONLY), b'done')\nteam.late = Late()",
+    "a function": "import atexit, pathlib\natexit.register(pathlib.Path('late').write_text, 'done')",
+    "a thread": "import pathlib, threading\ndef late():\n    threading.main_thread().join()\n"
+    "    pathlib.Path('late').write_text('done')\nthreading.Thread(target=late).start()",
+    "a process": "import multiprocessing, pathlib\n"
+    "multiprocessing.Process(target=pathlib.Path('late').write_text, args=('done',)).start()",
+}
+
+
+@pytest.mark.parametrize("left", LEFT_BEHIND)
+def test_what_was_left_for_the_end_is_done(team: Team, left: str) -> None:
+    done = team.method(LEFT_BEHIND[left])
+
+    assert (done.code, done.errors) == (0, "")
+    late = (team.work / "late").read_bytes()
+    assert (gzip.decompress(late) if left == "a compressed file" else late) == b"done"
+
+
+@pytest.mark.parametrize(("left", "in_order"), [("pass", False), ("a function", False), ("a file", True)])
+def test_an_interpreter_is_taken_apart_only_where_something_needs_that(
+    team: Team, left: str, *, in_order: bool
+) -> None:
+    code = LEFT_BEHIND.get(left, left).replace("\n", "\n        ")
+    (team.folder / "team.py").write_text(f"class Handler:\n    def apply(self, c, p):\n        {code}\n")
+    (team.work / "job.json").write_text(json.dumps(JOB))
+    team.events.touch()
+    start = f"import sys; sys.path.append({str(team.folder)!r}); {child.START}"
+    environment = {"JOB_DIR": str(team.work), "JOB_EVENTS": str(team.events)}
+    argv = [sys.executable, "-I", "-v", "-c", start, "team:Handler"]
+
+    told = subprocess.run(argv, capture_output=True, text=True, env=environment, cwd=team.work, check=True).stderr
+
+    assert ("# clear sys." in told) is in_order

@@ -22,6 +22,7 @@ from thingjobs.machine.effects import (
     AskGates,
     Clean,
     Forget,
+    GetReady,
     Go,
     Judge,
     Kill,
@@ -250,6 +251,9 @@ class World:
             case Clean(identity):
                 assert identity not in self.processes or self.processes[identity].over
                 self.processes.pop(identity, None)
+            case GetReady(run):
+                earlier = self.processes.get(run.record.identity)
+                assert earlier is None or earlier.over, "it runs, and another is made ready"
             case Note(text):
                 assert "does not know what" not in text, text
         return []

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from thingjobs import boot
+from thingjobs.child import START
 from thingjobs.machine.effects import Run
 from thingjobs.machine.events import Ending, Evidence, Finished, Progressed
 from thingjobs.model import Identity, JobId, Phase, Plan, Record, Resources, Verb
@@ -498,6 +499,20 @@ def test_nothing_escapes_from_a_cgroup(bench: Bench, base: Path, monkeypatch: py
     assert f"/{base.name}/run-{IDENTITY.key}-apply-1\n" in (bench.work / "cgroup").read_text()
     assert not alive(bench.pid())
     assert [path.name for path in base.iterdir() if path.is_dir()] == []
+
+
+def test_an_interpreter_that_waits_for_its_go_is_in_the_cgroup_of_its_verb(
+    bench: Bench, base: Path, eventually: Callable[..., Any]
+) -> None:
+    runner = bench.settle(cgroup=base)
+    plan = Plan("lamp", (sys.executable, "-I", "-c", START, "team:Lamp"))
+    cell = base / f"run-{IDENTITY.key}-apply-1"
+
+    runner.get_ready(Run(Record(IDENTITY, Phase.CLAIMING, "c0ffee", 1, plan, {}), Verb.APPLY, 1))
+
+    eventually(lambda: len((cell / "cgroup.procs").read_text().split()) == 2)  # and its shim
+    runner.kill(IDENTITY)
+    assert not cell.exists()
 
 
 def test_a_cgroup_that_a_handler_made_in_its_own_goes_too(bench: Bench, base: Path) -> None:

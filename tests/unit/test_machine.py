@@ -30,6 +30,7 @@ from thingjobs.machine.effects import (
     Clean,
     Effect,
     Forget,
+    GetReady,
     Go,
     Judge,
     Kill,
@@ -699,6 +700,23 @@ def test_without_a_journal_nothing_is_claimed_until_it_can_be_written() -> None:
     driver.give(Connected())
     assert not [send for send in driver.did(Send) if isinstance(send.request, Update)]
     driver.due(Timer.SAVE)
+
+    assert [type(effect) for effect in driver.effects] == [GetReady, Save, Send]
+
+
+def test_the_process_of_the_first_verb_is_made_while_its_claim_is_on_its_way() -> None:
+    driver = Driver().connected()
+    driver.claiming()
+
+    assert [(effect.run.verb, effect.run.attempt) for effect in driver.did(GetReady)] == [(Verb.APPLY, 1)]
+
+
+def test_none_is_made_for_a_claim_whose_result_is_known() -> None:
+    driver = Driver().connected()
+    driver.give(NextChanged(offer()))
+    driver.give(Judged(JOB, EVERYTHING))
+    driver.running(Verb.CHECK)
+    driver.end(Verb.CHECK, 10)
 
     assert [type(effect) for effect in driver.effects] == [Save, Send]
 

@@ -11,6 +11,7 @@ imported where it is wanted; and the agent starts `-c START`, because -m brings 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -19,10 +20,12 @@ from thingjobs.handler import Failed, HandlerSignal, Outcome, Reject, Retry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 #: What `python -I -c` runs: the same as `-m thingjobs.child`, sooner.
-START = "import sys; from thingjobs.child import main; sys.exit(main(sys.argv[1:]))"
+START = "import sys; from thingjobs.child import end, main; end(main(sys.argv[1:]))"
+#: Names the descriptor of the exit file while the process waits for its go; where it is not set, nobody says go.
+GATE = "JOB_GATE"
 #: The exit status of a verb that failed; why is in its events.
 RAISED = 1
 #: The exit status of `Retry`.
@@ -204,7 +207,25 @@ def main(arguments: list[str]) -> int:
     return answer(arguments)
 
 
+def _wait_for_go() -> None:
+    """Wait until the agent says go on standard input, and end here, and the shim too, if it died before it did.
+
+    Nothing of the handler's was imported until then, nor job.json read: the agent may still change its mind.
+    """
+    exit_file = os.environ.pop(GATE, "")
+    if not exit_file:
+        return
+    if os.read(0, 3) != b"go\n":
+        os.write(int(exit_file), b"never\n")
+        os.killpg(0, 9)
+    os.close(int(exit_file))
+    nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+
+
 def _verb(target: str) -> int:
+    _wait_for_go()
     try:
         folder, events = os.environ["JOB_DIR"], os.environ["JOB_EVENTS"]
         context = JobContext(read_job(folder), folder, os.open(events, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
@@ -212,6 +233,7 @@ def _verb(target: str) -> int:
         print(f"thingjobs.child: cannot run {target}: {_words(error)}; the agent makes all that", file=sys.stderr)  # noqa: T201
         return RAISED
     context.listen()
+    gc.freeze()  # What is here by now is Python's and ours: `end` need not look at it.
     if sys.stdout:  # No text may fail a job because the log cannot show it, and each line is a sign of life.
         sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     try:
@@ -220,3 +242,36 @@ def _verb(target: str) -> int:
         # An import that ends the process would end it with the status of a verb that is done.
         return _failed(context, error, f"cannot import {target}: {error}", "handler.broken")
     return run(handler, context, context.job["params"])
+
+
+# --- the end ------------------------------------------------------------------------------------------------------
+
+
+def end(status: int) -> NoReturn:
+    """End the process with `status`: at once, where nothing is left that an interpreter would still take apart.
+
+    To take it apart takes longer than most verbs do. It is for threads that go on, for what has a finalizer, as open
+    files have, and for what others wrote in C: where there is any of that, this process ends as every other does.
+    """
+    if not _nothing_to_take_apart():
+        sys.exit(status)
+    import atexit  # noqa: PLC0415 - only here
+
+    atexit._run_exitfuncs()  # noqa: SLF001 - multiprocessing ends its children by the same three steps
+    try:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+    except (OSError, ValueError):  # The interpreter has words for that, and a status.
+        sys.exit(status)
+    os._exit(status)
+
+
+def _nothing_to_take_apart() -> bool:
+    threading = sys.modules.get("threading")
+    if threading is not None and threading.active_count() > 1:
+        return False
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None) or ""
+        if file.endswith(".so") and "/lib-dynload/" not in file:  # where Python keeps its own
+            return False
+    return not any(hasattr(kind, "__del__") for kind in set(map(type, gc.get_objects())))

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from thingjobs.child import main
+from thingjobs.child import end, main
 
-sys.exit(main(sys.argv[1:]))
+end(main(sys.argv[1:]))

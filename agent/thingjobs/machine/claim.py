@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from thingjobs.exits import Exit
 from thingjobs.jobs import Refusal
 from thingjobs.machine import gating
-from thingjobs.machine.effects import Clean, Forget, Judge, Save
+from thingjobs.machine.effects import Clean, Forget, GetReady, Judge, Run, Save
 from thingjobs.machine.gating import Before
 from thingjobs.machine.report import (
     TELLING,
@@ -25,7 +25,7 @@ from thingjobs.machine.report import (
 )
 from thingjobs.machine.resume import on_rechecked
 from thingjobs.machine.state import NO_PLAN, Deferral, Job, Kind, LookTimer, Stopping, Timer
-from thingjobs.machine.verbs import begin, failure, on_not_spawned, start
+from thingjobs.machine.verbs import begin, failure, first_verb, on_not_spawned, start
 from thingjobs.machine.watch import on_doubted, on_link_up
 from thingjobs.model import Code, Execution, Phase, Plan, Record, Result, Status, Verb
 from thingjobs.policy import ASIDE_SOON, SAVE_RETRY_CAP, defer
@@ -238,6 +238,9 @@ def _save_claim(turn: Turn, job: Job) -> Job:
     if turn.state.unsaved and not job.aside:
         # A restart would go on with what the journal believes unfinished, beside this one.
         return job.at(Timer.SAVE, turn.now.clock + SAVE_RETRY_CAP)
+    if job.record.result is None:
+        # It starts while the claim is written and on its way: the start of an interpreter takes longer than both.
+        turn.do(GetReady(Run(job.record, first_verb(job.record.plan), 1)))
     turn.do(Save(job.record))
     return send_claim(turn, job)
 
@@ -329,7 +332,7 @@ def on_claim_described(turn: Turn, job: Job, event: Described) -> Job | None:
 def drop(turn: Turn, job: Job, why: str) -> None:
     """Forget an execution that is not ours; dropping it makes the core look again."""
     turn.note(f"not claimed: {why}", job.identity)
-    turn.do(Forget(job.identity))
+    turn.do(Forget(job.identity), Clean(job.identity))
 
 
 def over(turn: Turn, job: Job, why: str) -> Job | None:

@@ -82,6 +82,13 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class GetReady:
+    """Make the process that `run` will ask for if all goes well: in vain if it does not, for nothing runs before Go."""
+
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
 class Go:
     """Let the spawned process begin."""
 
@@ -123,4 +130,6 @@ class Note:
     warning: bool = False
 
 
-Effect = Save | Forget | Send | Judge | AskGates | Refresh | Run | Go | Kill | Reboot | Reconnect | Clean | Note
+Effect = (
+    Save | Forget | Send | Judge | AskGates | Refresh | Run | GetReady | Go | Kill | Reboot | Reconnect | Clean | Note
+)

@@ -50,7 +50,12 @@ def start(turn: Turn, job: Job) -> Job:
     job = job.at(Timer.LEARN, clock + LEARN_AFTER).at(Timer.PROGRESS, clock + FIRST_PROGRESS_AFTER)
     if Timer.RENEW not in job.timers:  # The reply to the claim was lost: when its step timer began is not known.
         job = job.at(Timer.RENEW, clock + RENEW_AGAIN)
-    return begin(turn, job, Verb.PREPARE if Verb.PREPARE in job.record.plan.verbs else Verb.APPLY)
+    return begin(turn, job, first_verb(job.record.plan))
+
+
+def first_verb(plan: Plan) -> Verb:
+    """Return what runs first after the claim."""
+    return Verb.PREPARE if Verb.PREPARE in plan.verbs else Verb.APPLY
 
 
 def begin(turn: Turn, job: Job, verb: Verb, *, rebooted: bool = False) -> Job:

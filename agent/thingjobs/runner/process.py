@@ -5,17 +5,22 @@ agent dies before, nothing ran, and a file says so), holds the pipes open so tha
 instead of dying, and stores the exit status in that file. Then it wakes the agent by an empty line among the events,
 and stays, and with it what is in the pipes, until an agent has read that and kills it. What the shell itself has to
 say of a handler's death ("Killed") goes nowhere: the handler's own last words are the reason.
+
+A handler class is run by our own `thingjobs.child`. It is started before the go, and waits for it by itself: the start
+of an interpreter takes longer than all else around a short job.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from thingjobs import boot
+from thingjobs.child import GATE, START
 from thingjobs.model import Process
 from thingjobs.runner.exits import NEVER, open_exit
 from thingjobs.runner.sweep import SHIM_NAME, Family
@@ -28,22 +33,33 @@ if TYPE_CHECKING:
     from thingjobs.runner.cgroup import Cell, Tree
     from thingjobs.runner.place import Account, Place
 
-#: If the status cannot be stored (the disk is full), the shim's own says it; an agent that is there hears that.
-SHIM = """\
-read -r go || { echo never >>"$1"; exit 125; }
-exec 3<>"$JOB_EVENTS" 4>>"$1" 5>&2 2>/dev/null </dev/null || exit 125
-hold=${1%/*}/hold
+#: What the shim exits with by itself: nothing ran.
+SHIM_FAILED = 125
+
+
+def _shim(program: str) -> str:
+    """Return the shim that runs `program` and stores how it ended.
+
+    If the status cannot be stored (the disk is full), the shim's own says it; an agent that is there hears that.
+    """
+    return f"""\
+read -r go || {{ echo never >>"$1"; exit {SHIM_FAILED}; }}
+exec 3<>"$JOB_EVENTS" 4>>"$1" 5>&2 6<&0 2>/dev/null </dev/null || exit {SHIM_FAILED}
+hold=${{1%/*}}/hold
 shift
 trap : TERM INT HUP
-(exec "$@" 2>&5 3>&- 4>&- 5>&-)
+({program})
 status=$?
 trap '' TERM INT HUP
 echo "$status" >&4 || exit "$status"
 echo >&3
 read -r status <>"$hold"
 """
-#: What the shim exits with by itself: nothing ran.
-SHIM_FAILED = 125
+
+
+SHIM = _shim('exec "$@" 2>&5 3>&- 4>&- 5>&- 6<&-')
+#: The first word that it reads is only that it is where it belongs; the go is for the program that it starts.
+EAGER_SHIM = _shim(f'export {GATE}=4; exec "$@" 2>&5 <&6 3>&- 5>&- 6<&-')
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +73,27 @@ class Started:
     exit_file: Path
     exit_fd: int
     family: Family
+    eager: bool
+
+    def warm(self) -> None:
+        """Let its interpreter start, if it has one of ours: it is where it belongs."""
+        if self.eager:
+            self._say(b"ready\n")
 
     def go(self) -> None:
         """Let it begin."""
-        with contextlib.suppress(OSError):
-            os.write(self.gate, b"go\n")
+        self._say(b"go\n")
         os.close(self.gate)
+
+    def _say(self, word: bytes) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self.gate, word)
 
     def abandon(self) -> None:
         """End it before it began: nothing runs, nothing is left but a file that says so."""
-        os.close(self.gate)
-        self.child.kill()
+        self.family.kill()  # Before the gate closes, so that nobody is there to see that.
         self.child.wait()
+        os.close(self.gate)
         # The shim says so too, where it was quick enough. An agent that finds its pid in the journal must not wonder.
         with contextlib.suppress(OSError):
             flags = os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -102,18 +127,20 @@ def start(place: Place, run: Run, *, environment: Mapping[str, str], account: Ac
         held.callback(os.close, out)
         err = os.open(place.folder / "stderr", os.O_RDWR | os.O_CLOEXEC)
         held.callback(os.close, err)
-        argv = ["/bin/sh", "-c", SHIM, SHIM_NAME.decode(), str(exit_file), *run.record.plan.argv]
+        eager = any(word.endswith(START) for word in run.record.plan.argv)
+        shim = EAGER_SHIM if eager else SHIM
+        argv = ["/bin/sh", "-c", shim, SHIM_NAME.decode(), str(exit_file), *run.record.plan.argv]
         since = boot.moment()
         child = _spawn(argv, (wait, out, err), place.work, environment, account)
         undo.callback(child.wait)
-        undo.callback(child.kill)
+        undo.callback(os.killpg, child.pid, signal.SIGKILL)
         pidfd = os.pidfd_open(child.pid)
         undo.callback(os.close, pidfd)
         process = Process(child.pid, boot.start_time(child.pid) or 0, boot_id)
         undo.pop_all()
     keeps = run.record.plan.keeps_daemons
     family = Family(child.pid, pidfd, place.work, since=since, keeps=keeps)
-    return Started(child, process, gate, pipes, exit_file, exit_fd, family)
+    return Started(child, process, gate, pipes, exit_file, exit_fd, family, eager)
 
 
 def put_into(started: Started, tree: Tree, cell: Cell) -> Started:

@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from thingjobs.exits import Exit
 from thingjobs.machine.events import Ending, Finished, Progressed
 from thingjobs.redact import discreet
 from thingjobs.runner import events, exits, files, joblog
@@ -321,6 +322,8 @@ class Watcher(threading.Thread):
         return discreet(self._said.reason or self._tails[self._err].last_line())
 
     def _ending(self, status: int | None) -> Ending:
+        if self._stored.never:
+            return Ending(Exit.LATER, reason="an earlier agent ended before it could begin", after=0.0)
         code = self._stored.code
         if code is None and status is not None and status != SHIM_FAILED:
             code = 128 - status if status < 0 else status

@@ -225,7 +225,7 @@ class Device:
                     self._running.refresh(record.plan.params)
             case do.Run():
                 yield self._spawn(effect)
-            case do.Go() | do.Clean():
+            case do.GetReady() | do.Go() | do.Clean():
                 pass
             case do.Kill():
                 if self._running is not None:
