@@ -25,6 +25,8 @@ from thingjobs.runner import Runner, Settings, exits
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from thingjobs.runner.process import Started
+
 IDENTITY = Identity(JobId("fw-1"), 1, 1_790_000_000)
 PATIENCE_SECONDS = 30
 MODULE = """
@@ -89,10 +91,16 @@ def bench(eventually: Callable[..., Any]) -> Iterator[Bench]:
     eventually(lambda: fds() == before)
 
 
+def taken(bench: Bench) -> Started:
+    """Take the process away from its agent, as if that had died."""
+    found = bench.runner._waiting.take(IDENTITY)
+    assert found is not None
+    return found[1]
+
+
 def made(bench: Bench, run: Run) -> Process:
     bench.runner.get_ready(run)
-    _, started = bench.runner._started[IDENTITY]
-    return started.process
+    return bench.runner._waiting._held[IDENTITY].started.process
 
 
 def test_what_was_made_ready_is_what_runs(bench: Bench) -> None:
@@ -172,7 +180,7 @@ def test_when_the_agent_dies_before_all_that_nothing_is_left(bench: Bench, event
     process = made(bench, bench.run())
     waiting = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     eventually(lambda: _waits_for_go(waiting))
-    _, started = bench.runner._started.pop(IDENTITY)
+    started = taken(bench)
     os.close(started.gate)  # what the kernel does for an agent that is gone
 
     assert started.child.wait(PATIENCE_SECONDS) == -signal.SIGKILL
@@ -191,7 +199,7 @@ def journalled(bench: Bench) -> Record:
 
 def test_when_the_agent_dies_before_go_its_interpreter_says_that_nothing_ran(bench: Bench) -> None:
     record = journalled(bench)
-    _, started = bench.runner._started.pop(IDENTITY)
+    started = taken(bench)
     os.close(started.gate)  # what the kernel does for an agent that is gone
     assert started.child.wait(PATIENCE_SECONDS) == -signal.SIGKILL
     for fd in (started.family.pidfd, started.exit_fd, *started.pipes):
@@ -205,7 +213,7 @@ def test_when_the_agent_dies_before_go_its_interpreter_says_that_nothing_ran(ben
 
 def test_an_agent_that_comes_back_while_its_interpreter_still_starts_runs_it_again(bench: Bench) -> None:
     record = journalled(bench)
-    _, started = bench.runner._started.pop(IDENTITY)
+    started = taken(bench)
     bench.next()
 
     assert bench.runner.adopt(record) is Evidence.ADOPTED

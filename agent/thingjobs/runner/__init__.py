@@ -24,6 +24,7 @@ from thingjobs.runner.place import HOLD, Account, Place, account_for, homes, own
 from thingjobs.runner.process import Started, put_into, start
 from thingjobs.runner.settings import INHERITED, Settings
 from thingjobs.runner.sweep import Family, end_verbs
+from thingjobs.runner.waiting import Waiting
 from thingjobs.runner.watcher import Subject, Watcher, said_before
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ __all__ = ["INHERITED", "Runner", "Settings"]
 log = logging.getLogger("thingjobs")
 
 MAX_LOGS = 50
-#: What was made ready for a claim waits so long for the answer: longer than a good line takes.
-READY_SECONDS = 10.0
 #: A verb that could not be watched, for want of a thread, is tried again after this.
 SHORT_SECONDS = 30.0
 #: What is short may come back; a read-only disk or a failing one may be mended.
@@ -60,9 +59,7 @@ class Runner:
     def __init__(self, settings: Settings, put: Callable[[Progressed | Finished | Wanted], None]) -> None:
         self._settings = settings
         self._put = put
-        self._started: dict[Identity, tuple[Run, Started]] = {}
-        #: Those of them that nobody asked for yet, and until when they wait for that, by `boot.clock`.
-        self._ready_until: dict[Identity, float] = {}
+        self._waiting = Waiting()
         self._watchers: dict[Identity, Watcher] = {}
         self._settled: set[Identity] = set()
         #: Executions that are not at their place in the state folder.
@@ -82,16 +79,15 @@ class Runner:
             StateError: it cannot be made.
         """
         self.spawn(run)
-        self._ready_until[run.record.identity] = boot.clock() + READY_SECONDS
+        self._waiting.expect(run.record.identity)
 
     def next_due(self) -> float | None:
         """Return when, by `boot.clock`, there is something for `stand_down` to do; None: never."""
-        return min(self._ready_until.values(), default=None)
+        return self._waiting.next_due()
 
     def stand_down(self, now: float) -> None:
         """End the processes that were made ready, and that nobody asked for until now."""
-        for identity in [identity for identity, until in self._ready_until.items() if until <= now]:
-            self._abandon(identity)
+        self._waiting.end_overdue(now)
 
     def spawn(self, run: Run) -> Process:
         """Make the process of a verb; it waits for `go`.
@@ -102,9 +98,12 @@ class Runner:
         """
         record = run.record
         try:
-            if ready := self._ready(run):
-                return ready.process
             account = account_for(record.plan)
+            if ready := self._waiting.serving(run):
+                before, started = ready
+                if before.record.plan.params != record.plan.params:
+                    self._prepare(self._place(record.identity), run, account)
+                return started.process
             place = self._prepared(run, account)
             environment = self._environment(place, run.verb, account)
             started = start(place, run, environment=environment, account=account, boot_id=self._settings.boot)
@@ -117,27 +116,8 @@ class Runner:
             raise StateError(f"{record.plan.argv[0]}: {error}") from None
         started = self._confined(started, run)
         started.warm()
-        self._started[record.identity] = (run, started)
+        self._waiting.hold(run, started)
         return started.process
-
-    def _ready(self, run: Run) -> Started | None:
-        """Return the process that was made before, if it serves for `run`; its job.json may have to be another.
-
-        Raises:
-            OSError: job.json could not be written.
-        """
-        identity, plan = run.record.identity, run.record.plan
-        if self._ready_until.pop(identity, None) is None:
-            return None
-        before, started = self._started[identity]
-        params = before.record.plan.params
-        if replace(before, record=run.record) != run or replace(plan, params=params) != before.record.plan:
-            self._abandon(identity)
-            return None
-        self._started[identity] = (run, started)
-        if plan.params != params:
-            self._prepare(self._place(identity), run, account_for(plan))
-        return started
 
     def _prepared(self, run: Run, account: Account | None) -> Place:
         """Return the place of a run, made ready for it.
@@ -199,7 +179,7 @@ class Runner:
 
     def go(self, identity: Identity) -> None:
         """Let a process begin that was made before."""
-        found = self._started.pop(identity, None)
+        found = self._waiting.take(identity)
         if found is None:
             return
         run, started = found
@@ -242,16 +222,8 @@ class Runner:
     def kill(self, identity: Identity) -> None:
         """End a verb: one that has not begun at once and without a word, one that runs by SIGTERM, then SIGKILL."""
         watcher = self._watchers.get(identity)
-        if not self._abandon(identity) and watcher is not None:
+        if not self._waiting.end(identity) and watcher is not None:
             watcher.end()
-
-    def _abandon(self, identity: Identity) -> bool:
-        """End a process that has not begun; return whether there was one."""
-        self._ready_until.pop(identity, None)
-        _, started = self._started.pop(identity, (None, None))
-        if started is not None:
-            started.abandon()
-        return started is not None
 
     def refresh(self, record: Record) -> None:
         """Write job.json anew for the verb that runs: the parameters of `record`, under the next revision.
@@ -376,7 +348,7 @@ class Runner:
 
     def clean(self, identity: Identity) -> None:
         """Remove an execution's folder and keep its log."""
-        self._abandon(identity)
+        self._waiting.end(identity)
         watcher = self._watchers.pop(identity, None)
         place = self._place(identity)
         self._settled.discard(identity)
@@ -411,9 +383,7 @@ class Runner:
 
     def let_go(self) -> None:
         """Stop watching; what runs goes on, for the next agent to find."""
-        for _, started in self._started.values():
-            started.abandon()
-        self._started.clear()
+        self._waiting.end_all()
         for watcher in self._watchers.values():
             watcher.let_go()
         for watcher in self._watchers.values():
