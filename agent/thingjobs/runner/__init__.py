@@ -28,7 +28,7 @@ from thingjobs.runner.waiting import Waiting
 from thingjobs.runner.watcher import Subject, Watcher, said_before
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from thingjobs.machine.effects import Run
     from thingjobs.machine.events import Progressed
@@ -47,6 +47,21 @@ SHORT_SECONDS = 30.0
 SCARCE = (*FULL, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 #: An emptied folder that waits for the next execution.
 SPARE = "spare"
+
+
+@contextlib.contextmanager
+def _told_of(run: Run) -> Iterator[None]:
+    """Say of what keeps a process from being made whether it may pass."""
+    program = run.record.plan.argv[0]
+    try:
+        yield
+    except OSError as error:
+        why = f"{error.filename or program}: {error.strerror or error}"
+        if error.errno in SCARCE:
+            raise ScarceError(why, full=error.errno in FULL) from None
+        raise StateError(why) from None
+    except (ValueError, subprocess.SubprocessError) as error:
+        raise StateError(f"{program}: {error}") from None
 
 
 class Runner:
@@ -78,7 +93,12 @@ class Runner:
         Raises:
             StateError: it cannot be made.
         """
-        self.spawn(run)
+        with _told_of(run):
+            account = account_for(run.record.plan)
+            place = self._place(run.record.identity)
+            self._settle(run.record.identity, place, account)
+            place.prepare(place.exit_file(run.verb, run.attempt), account)
+            self._make(run, place, account)
         self._waiting.expect(run.record.identity)
 
     def next_due(self) -> float | None:
@@ -96,28 +116,23 @@ class Runner:
             ScarceError: it cannot be made for now.
             StateError: it could not be made; the message says why.
         """
-        record = run.record
-        try:
-            account = account_for(record.plan)
-            if ready := self._waiting.serving(run):
-                before, started = ready
-                if before.record.plan.params != record.plan.params:
-                    self._prepare(self._place(record.identity), run, account)
-                return started.process
-            place = self._prepared(run, account)
-            environment = self._environment(place, run.verb, account)
-            started = start(place, run, environment=environment, account=account, boot_id=self._settings.boot)
-        except OSError as error:
-            why = f"{error.filename or record.plan.argv[0]}: {error.strerror or error}"
-            if error.errno in SCARCE:
-                raise ScarceError(why, full=error.errno in FULL) from None
-            raise StateError(why) from None
-        except (ValueError, subprocess.SubprocessError) as error:
-            raise StateError(f"{record.plan.argv[0]}: {error}") from None
+        with _told_of(run):
+            account = account_for(run.record.plan)
+            ready = self._waiting.serving(run)
+            if ready is not None:
+                with contextlib.suppress(OSError):
+                    self._papers.begin(run, self._place(run.record.identity), account)
+                    return ready.process
+                self._waiting.end(run.record.identity)
+            return self._make(run, self._prepared(run, account), account).process
+
+    def _make(self, run: Run, place: Place, account: Account | None) -> Started:
+        environment = self._environment(place, run.verb, account)
+        started = start(place, run, environment=environment, account=account, boot_id=self._settings.boot)
         started = self._confined(started, run)
         started.warm()
         self._waiting.hold(run, started)
-        return started.process
+        return started
 
     def _prepared(self, run: Run, account: Account | None) -> Place:
         """Return the place of a run, made ready for it.

@@ -120,13 +120,24 @@ class Place:
         if account is not None and account.owner is not None:
             os.chown(path, *account.owner, follow_symlinks=False)
 
+    def prepare(self, exit_file: Path, account: Account | None) -> None:
+        """Make what a run needs before its go: folders, pipes, and the empty file for its exit status.
+
+        Raises:
+            OSError: it could not be made.
+        """
+        self.make(account)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        os.close(os.open(exit_file, flags, 0o600))
+        self._give(exit_file, account)
+
     def prepare_run(self, job: Json, exit_file: Path, account: Account | None) -> None:
         """Write job.json for a run, and make the empty file for its exit status.
 
         Raises:
             OSError: it could not be written.
         """
-        self.make(account)
+        self.prepare(exit_file, account)
         try:
             self.write_job(job, account)
         except OSError as error:
@@ -135,9 +146,6 @@ class Place:
             # What was begun shall come to its end on a full disk: an earlier verb's has room enough.
             with files.opened_folder(self.work) as work:
                 files.overwrite(JOB, _written(job), folder=work)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        os.close(os.open(exit_file, flags, 0o600))
-        self._give(exit_file, account)
 
     def write_job(self, job: Json, account: Account | None) -> None:
         """Write job.json anew.
@@ -218,7 +226,7 @@ class Place:
 
 
 def _written(job: Json) -> bytes:
-    return json.dumps(job, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
+    return json.dumps(job, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def _open_pipe(path: Path) -> int:

@@ -38,20 +38,20 @@ class Waiting:
         """Take note that nobody has asked for a process yet, and that somebody will, soon."""
         self._held[identity] = replace(self._held[identity], until=boot.clock() + READY_SECONDS)
 
-    def serving(self, run: Run) -> tuple[Run, Started] | None:
-        """Return the process that was made ready and serves for `run`, and what it was made for; end one that doesn't.
+    def serving(self, run: Run) -> Started | None:
+        """Return the process that was made ready and serves for `run`; end one that does not.
 
-        Their parameters may be different.
+        Its parameters may be others by now: they come in job.json, which is not read before the go.
         """
         held = self._held.get(run.record.identity)
         if held is None or held.until is None:
             return None
-        plan, params = run.record.plan, held.run.record.plan.params
-        if replace(held.run, record=run.record) != run or replace(plan, params=params) != held.run.record.plan:
+        made_for = replace(held.run.record.plan, params=run.record.plan.params)
+        if replace(held.run, record=run.record) != run or made_for != run.record.plan:
             self.end(run.record.identity)
             return None
         self.hold(run, held.started)
-        return held.run, held.started
+        return held.started
 
     def take(self, identity: Identity) -> tuple[Run, Started] | None:
         """Return the process of an execution, and hold it no longer; None: there is none."""
