@@ -134,7 +134,7 @@ class Daemon:
     def _wait(self) -> float | None:
         reporter = self._parts.reporter
         told = reporter.next_due() if reporter else None
-        ready = self._parts.runner.next_due()
+        ready = self._parts.runner.waiting.next_due()
         own = (self._stop_at, self._take_up_at, self._doer.postponed.next_due(), self._pulse.due, ready, told)
         dues = [due for due in (self.state.next_due(), *own) if due is not None]
         return max(0.0, min(dues) - boot.clock()) if dues else None
@@ -157,7 +157,7 @@ class Daemon:
         """Tell the core of each timer that is due; a step may change the others, so they are looked up anew."""
         now = boot.clock()
         self._pulse.beat(now)
-        self._parts.runner.stand_down(now)
+        self._parts.runner.waiting.end_overdue(now)
         while (due := self.state.next_due()) is not None and due <= now:
             self._step(self._earliest(due))
         if self._take_up_at is not None and self._take_up_at <= now:

@@ -137,3 +137,7 @@ def _of_record(record: Record) -> Json:
         "finishedAt": record.finished_at,
         "details": dict(record.details),
     }
+
+
+#: What every answer has, whether an agent runs or not.
+KEYS = frozenset(of_journal((), thing=""))

@@ -11,6 +11,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
+from thingjobs import status
 from thingjobs.daemon import Asked
 from thingjobs.errors import StateError
 
@@ -24,6 +25,8 @@ log = logging.getLogger("thingjobs")
 
 NAME = "status.sock"
 ANSWER_SECONDS = 5.0
+#: Of an answer; what an agent is busy with takes some kilobytes.
+MAX_BYTES = 16 * 1024 * 1024
 #: Between questions that could not be taken.
 FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
 
@@ -120,7 +123,9 @@ def ask(folder: Path) -> Json | None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link, _short(folder) as path:
             link.settimeout(ANSWER_SECONDS)
             link.connect(path)
-            data = b"".join(iter(lambda: link.recv(65536), b""))
+            data = b""
+            while (part := link.recv(65536)) and len(data) < MAX_BYTES:
+                data += part
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except OSError as error:
@@ -131,6 +136,9 @@ def ask(folder: Path) -> Json | None:
         answer = None
     if not isinstance(answer, dict):
         raise StateError(f"cannot ask the agent at {folder / NAME}: it did not answer")
+    if status.KEYS - answer.keys():
+        reason = "it is of another release, and answers in another way; restart it, or ask it with its own"
+        raise StateError(f"cannot ask the agent at {folder / NAME}: {reason}")
     return answer
 
 

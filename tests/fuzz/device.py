@@ -20,7 +20,7 @@ from typing import Any
 from tests.fuzz.harness import hold, of_bytes, of_json, sentence, written
 from tests.fuzz.service import DOCUMENTS, PLAIN_NAME
 
-from thingjobs import config, manifest, records, schema, statusbox
+from thingjobs import config, manifest, records, schema, status, statusbox
 from thingjobs.child.context import read_job
 from thingjobs.errors import ConfigError, StateError
 from thingjobs.judging import Judge, registry_for
@@ -248,7 +248,7 @@ def check_job(data: bytes) -> None:
 
 # --- the status socket --------------------------------------------------------------------------------------------
 
-STATUS = {"thing": "t", "jobs": [{"jobId": "j", "phase": "applying"}], "owed": [], "running": True, "connected": False}
+STATUS = {**status.of_journal((), thing="t"), "jobs": [{"jobId": "j", "phase": "applying"}], "running": True}
 
 
 class _Agent:

@@ -179,6 +179,13 @@ def test_an_answer_that_is_no_status_is_none(tmp_path: Path, answering: list[byt
         ask(tmp_path)
 
 
+def test_the_answer_of_another_release_is_named_as_that(tmp_path: Path, answering: list[bytes]) -> None:
+    answering.append(b'{"thing": "pump-7", "running": true}')
+
+    with pytest.raises(StateError, match="of another release"):
+        ask(tmp_path)
+
+
 @pytest.mark.parametrize("key", ["jobId", "status"])
 def test_what_a_service_made_up_does_not_fill_the_log(key: str) -> None:
     execution = {**service.EXECUTION, key: "x" * 100_000}

@@ -150,7 +150,7 @@ def test_a_process_that_was_not_let_go_says_that_nothing_ran(hand: Hand) -> None
 def test_a_verb_that_cannot_be_looked_after_for_want_of_files_is_neither_lost_nor_started_again(hand: Hand) -> None:
     run = hand.order("read line <gate; exit 7")
     process = hand.runner.spawn(run)
-    child = hand.runner._waiting._held[IDENTITY].started.child
+    child = hand.runner.waiting._held[IDENTITY].started.child
     work = hand.folder / "state" / "jobs" / IDENTITY.key / "work"
     os.mkfifo(work / "gate")
     hand.runner.go(IDENTITY)

@@ -212,7 +212,7 @@ def test_a_verb_can_be_made_again_after_it_was_given_up(bench: Bench) -> None:
 
 def test_when_the_agent_dies_before_go_nothing_ran_and_the_shim_says_so(bench: Bench) -> None:
     run = bench.spawn("touch ran")
-    started = bench.runner._waiting._held.pop(IDENTITY).started
+    started = bench.runner.waiting._held.pop(IDENTITY).started
 
     # What the kernel does for an agent that is gone.
     os.close(started.gate)

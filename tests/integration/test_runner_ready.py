@@ -93,14 +93,14 @@ def bench(eventually: Callable[..., Any]) -> Iterator[Bench]:
 
 def taken(bench: Bench) -> Started:
     """Take the process away from its agent, as if that had died."""
-    found = bench.runner._waiting.take(IDENTITY)
+    found = bench.runner.waiting.take(IDENTITY)
     assert found is not None
     return found[1]
 
 
 def made(bench: Bench, run: Run) -> Process:
     bench.runner.get_ready(run)
-    return bench.runner._waiting._held[IDENTITY].started.process
+    return bench.runner.waiting._held[IDENTITY].started.process
 
 
 def test_what_was_made_ready_is_what_runs(bench: Bench) -> None:
@@ -128,6 +128,12 @@ def test_nothing_of_the_handler_is_imported_before_its_go(bench: Bench, eventual
 def _waits_for_go(children: Path) -> bool:
     """Tell whether the interpreter under the shim has started and reads from a pipe."""
     return any("pipe" in Path(f"/proc/{pid}/wchan").read_text() for pid in children.read_text().split())
+
+
+def test_a_claim_that_is_tried_again_finds_it_there(bench: Bench) -> None:
+    process = made(bench, bench.run())
+
+    assert made(bench, bench.run()) == process
 
 
 def test_parameters_that_came_anew_meanwhile_are_what_it_reads(bench: Bench) -> None:
@@ -163,17 +169,17 @@ def test_one_that_nobody_asks_for_leaves_nothing(bench: Bench, end: str) -> None
 
 def test_one_that_nobody_asks_for_in_time_is_ended(bench: Bench) -> None:
     process = made(bench, bench.run())
-    due = bench.runner.next_due()
+    due = bench.runner.waiting.next_due()
     assert due is not None
 
-    bench.runner.stand_down(due - 0.001)
+    bench.runner.waiting.end_overdue(due - 0.001)
     assert boot.start_time(process.pid) is not None
-    bench.runner.stand_down(due)
+    bench.runner.waiting.end_overdue(due)
 
     assert boot.start_time(process.pid) is None
-    assert bench.runner.next_due() is None
+    assert bench.runner.waiting.next_due() is None
     assert bench.runner.spawn(bench.run()) != process
-    assert bench.runner.next_due() is None
+    assert bench.runner.waiting.next_due() is None
 
 
 def test_when_the_agent_dies_before_all_that_nothing_is_left(bench: Bench, eventually: Callable[..., Any]) -> None:

@@ -213,7 +213,7 @@ def test_the_result_and_that_it_is_owed_are_one_save_before_the_report() -> None
 
     effects = driver.end(Verb.APPLY)
 
-    assert [type(effect) for effect in effects] == [Save, Send, Clean]
+    assert [type(effect) for effect in effects] == [Save, Send]
     record = driver.did(Save)[0].record
     assert record.owed
     assert record.result == Result(Status.SUCCEEDED)

@@ -122,9 +122,7 @@ def owe(turn: Turn, job: Job, result: Result) -> Job:
         minimal=job.unmarked,
     ).without(*(timer for timer in job.timers if timer is not Timer.REPLY))
     turn.do(Save(job.record))
-    job = send_result(turn, job)
-    turn.do(Clean(job.identity))  # Nothing runs in its folder any more, and until the answer comes there is time.
-    return job
+    return send_result(turn, job)
 
 
 def send_result(turn: Turn, job: Job) -> Job:

@@ -69,12 +69,15 @@ class Runner:
 
     Args:
         put: takes Progressed, Finished and Wanted, from the watchers' threads.
+
+    Attributes:
+        waiting: the processes that wait for their go.
     """
 
     def __init__(self, settings: Settings, put: Callable[[Progressed | Finished | Wanted], None]) -> None:
         self._settings = settings
         self._put = put
-        self._waiting = Waiting()
+        self.waiting = Waiting()
         self._watchers: dict[Identity, Watcher] = {}
         self._settled: set[Identity] = set()
         #: Executions that are not at their place in the state folder.
@@ -93,21 +96,14 @@ class Runner:
         Raises:
             StateError: it cannot be made.
         """
-        with _told_of(run):
-            account = account_for(run.record.plan)
-            place = self._place(run.record.identity)
-            self._settle(run.record.identity, place, account)
-            place.prepare(place.exit_file(run.verb, run.attempt), account)
-            self._make(run, place, account)
-        self._waiting.expect(run.record.identity)
-
-    def next_due(self) -> float | None:
-        """Return when, by `boot.clock`, there is something for `stand_down` to do; None: never."""
-        return self._waiting.next_due()
-
-    def stand_down(self, now: float) -> None:
-        """End the processes that were made ready, and that nobody asked for until now."""
-        self._waiting.end_overdue(now)
+        identity = run.record.identity
+        if self.waiting.serving(run) is None:
+            with _told_of(run):
+                account, place = account_for(run.record.plan), self._place(identity)
+                self._settle(identity, place, account)
+                place.prepare(place.exit_file(run.verb, run.attempt), account)
+                self._make(run, place, account)
+        self.waiting.expect(identity)
 
     def spawn(self, run: Run) -> Process:
         """Make the process of a verb; it waits for `go`.
@@ -118,12 +114,12 @@ class Runner:
         """
         with _told_of(run):
             account = account_for(run.record.plan)
-            ready = self._waiting.serving(run)
+            ready = self.waiting.serving(run)
             if ready is not None:
                 with contextlib.suppress(OSError):
                     self._papers.begin(run, self._place(run.record.identity), account)
                     return ready.process
-                self._waiting.end(run.record.identity)
+                self.waiting.end(run.record.identity)
             return self._make(run, self._prepared(run, account), account).process
 
     def _make(self, run: Run, place: Place, account: Account | None) -> Started:
@@ -131,7 +127,7 @@ class Runner:
         started = start(place, run, environment=environment, account=account, boot_id=self._settings.boot)
         started = self._confined(started, run)
         started.warm()
-        self._waiting.hold(run, started)
+        self.waiting.hold(run, started)
         return started
 
     def _prepared(self, run: Run, account: Account | None) -> Place:
@@ -194,7 +190,7 @@ class Runner:
 
     def go(self, identity: Identity) -> None:
         """Let a process begin that was made before."""
-        found = self._waiting.take(identity)
+        found = self.waiting.take(identity)
         if found is None:
             return
         run, started = found
@@ -237,7 +233,7 @@ class Runner:
     def kill(self, identity: Identity) -> None:
         """End a verb: one that has not begun at once and without a word, one that runs by SIGTERM, then SIGKILL."""
         watcher = self._watchers.get(identity)
-        if not self._waiting.end(identity) and watcher is not None:
+        if not self.waiting.end(identity) and watcher is not None:
             watcher.end()
 
     def refresh(self, record: Record) -> None:
@@ -363,7 +359,7 @@ class Runner:
 
     def clean(self, identity: Identity) -> None:
         """Remove an execution's folder and keep its log."""
-        self._waiting.end(identity)
+        self.waiting.end(identity)
         watcher = self._watchers.pop(identity, None)
         place = self._place(identity)
         self._settled.discard(identity)
@@ -398,7 +394,7 @@ class Runner:
 
     def let_go(self) -> None:
         """Stop watching; what runs goes on, for the next agent to find."""
-        self._waiting.end_all()
+        self.waiting.end_all()
         for watcher in self._watchers.values():
             watcher.let_go()
         for watcher in self._watchers.values():
