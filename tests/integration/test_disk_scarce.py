@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from thingjobs import boot, statusbox
+from thingjobs import boot, status, statusbox
 from thingjobs.errors import ScarceError, StateError
 from thingjobs.machine.effects import AskGates, Judge, Run
 from thingjobs.machine.events import Evidence, Finished, Spawned
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 IDENTITY = Identity(JobId("fw-1"), 1, 1_790_000_000)
 RECORD = Record(IDENTITY, Phase.APPLYING, "c0ffee", 1, Plan("firmware", ("/bin/true",), limits=Limits()), {})
 RUN = Run(RECORD, Verb.APPLY, 1)
+STATUS = status.of_journal((), thing="pump-7")
 
 
 @contextlib.contextmanager
@@ -303,7 +304,7 @@ def box(tmp_path: Path) -> Iterator[StatusBox]:
     """A box whose questions are answered at once."""
 
     def answer(asked: Asked) -> None:
-        asked.answer({"thing": "pump-7"})
+        asked.answer(STATUS)
 
     made = StatusBox(tmp_path, answer)
     made.start()
@@ -319,9 +320,9 @@ def test_the_status_can_be_asked_for_again_after_files_were_short(box: StatusBox
             used = time.process_time()
             time.sleep(0.5)
             assert time.process_time() - used < 0.05, "it tries in a hurry"
-        assert json.loads(b"".join(iter(lambda: link.recv(65536), b""))) == {"thing": "pump-7"}
+        assert json.loads(b"".join(iter(lambda: link.recv(65536), b""))) == STATUS
 
-    assert statusbox.ask(tmp_path) == {"thing": "pump-7"}
+    assert statusbox.ask(tmp_path) == STATUS
 
 
 def test_the_status_can_be_asked_for_in_a_folder_that_was_made_anew(box: StatusBox, tmp_path: Path) -> None:
@@ -331,5 +332,5 @@ def test_the_status_can_be_asked_for_in_a_folder_that_was_made_anew(box: StatusB
 
     box.renew()
 
-    assert statusbox.ask(tmp_path) == {"thing": "pump-7"}
+    assert statusbox.ask(tmp_path) == STATUS
     assert fds() == opened

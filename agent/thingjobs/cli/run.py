@@ -6,6 +6,7 @@ terminal, with --once, with --patient or as process 1 the first signal waits for
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import queue
@@ -178,6 +179,7 @@ def _serve(daemon: Daemon, inbox: queue.SimpleQueue[Any], config: Config, notifi
         box.start()
         try:
             pulse = Pulse(notifier, every(os.environ, os.getpid()))
+            gc.freeze()  # All of this stays as long as the agent: the collector need not look at it every few jobs.
             daemon.run(started=notifier.ready, renewed=box.renew, pulse=pulse)
         finally:
             box.stop()
