@@ -35,7 +35,7 @@ from thingjobs.model import Execution, Identity, JobId, Status
 from thingjobs.redact import discreet
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from thingjobs.jobs import Notification, Reply, Request
     from thingjobs.model import Json
@@ -150,9 +150,9 @@ def parse(payload: bytes) -> Json:
     try:
         text = payload.decode()
         try:
-            body = _loads(text)
+            body = loads(text)
         except (ValueError, RecursionError):
-            body = _loads(_without_document(text))
+            body = loads(_without_document(text))
     except (ValueError, RecursionError) as error:
         raise WireError(f"cannot read a message: {error}") from None
     if not isinstance(body, dict):
@@ -160,8 +160,18 @@ def parse(payload: bytes) -> Json:
     return body
 
 
-def _loads(text: str) -> Any:
-    return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+def loads(text: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Return the JSON in `text`, and nothing that JSON does not have or that could not be written again.
+
+    Args:
+        text: what was received.
+        pairs: makes an object of its names and values; None: a dict.
+
+    Raises:
+        ValueError: it is no such JSON.
+        RecursionError: it is nested beyond the stack.
+    """
+    return json.loads(text, object_pairs_hook=pairs, parse_constant=_no_constant, parse_float=_finite)
 
 
 def _without_document(text: str) -> str:
@@ -257,7 +267,7 @@ def document_of(value: object) -> Json | None:
     """
     if isinstance(value, str):
         try:
-            value = _loads(value)
+            value = loads(value)
         except (ValueError, RecursionError):
             return None
     return value if isinstance(value, dict) and not _deep(value) else None

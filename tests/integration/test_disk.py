@@ -7,20 +7,18 @@ runs.
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import shutil
 import ssl
 import subprocess
 import sys
-import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.integration.web import taking
 
 from thingjobs import statusbox
 from thingjobs.generations import read_only
@@ -407,31 +405,6 @@ def test_a_state_folder_that_cannot_be_reached_ends_the_agent_with_a_line_that_s
 # --- what needs no journal ------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def bucket() -> Iterator[tuple[str, list[bytes]]]:
-    """Take uploads; give the URL and what came."""
-    taken: list[bytes] = []
-
-    class Taker(http.server.BaseHTTPRequestHandler):
-        def do_PUT(self) -> None:
-            taken.append(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Taker) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/bundle", taken
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def test_with_a_full_disk_and_a_firmware_job_that_runs_a_collect_job_still_succeeds(site: Site) -> None:
     site.start()
     site.hold("apply")
@@ -440,8 +413,8 @@ def test_with_a_full_disk_and_a_firmware_job_that_runs_a_collect_job_still_succe
     fault = site.fault("full")
     fault.begin()
 
-    with bucket() as (url, taken):
-        site.ask("why", "collect", url=url)
+    with taking() as (address, taken):
+        site.ask("why", "collect", url=f"{address}/bundle")
         view = site.ended("why")
 
     assert view.status == "SUCCEEDED", view.details

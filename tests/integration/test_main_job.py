@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import ssl
-import threading
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.integration.web import one_file
 
 from thingjobs.testing import JobsService
 from thingjobs.testing.broker import BrokerJobsService
@@ -80,32 +78,6 @@ def stub(agent: Agent, *names: str) -> Path:
     return calls
 
 
-@contextmanager
-def files(content: bytes) -> Iterator[tuple[str, list[str]]]:
-    """Serve one file whatever its path; give the URL and the list of paths asked for."""
-    asked: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def test_run_command_takes_two_requests_that_carry_version_and_number(
     cloud: Cloud, eventually: Callable[..., Any]
 ) -> None:
@@ -126,7 +98,7 @@ def test_download_file_follows_a_presigned_looking_url_and_tells_nobody_its_quer
     cloud: Cloud, eventually: Callable[..., Any]
 ) -> None:
     target = cloud.agent.folder / "firmware.bin"
-    with files(b"x" * 300_000) as (url, asked):
+    with one_file(b"x" * 300_000) as (url, asked):
         secret = "X-Amz-Signature=0123456789abcdef&X-Amz-Security-Token=a%2Fb%3D%3D"
         document = runs_handler("Download-File", "download-file.sh", f"{url}/firmware.bin?{secret}", str(target))
         view = cloud.run("download", document, eventually)

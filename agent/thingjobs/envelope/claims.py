@@ -10,17 +10,16 @@ that passed over what it does not know might pass over a restriction.
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from thingjobs.documents.shape import kind_of, shown
 from thingjobs.errors import DocumentError
 from thingjobs.model import JOB_ID_PATTERN, Code
-from thingjobs.wire import MAX_DOCUMENT_DEPTH, document_of
+from thingjobs.wire import MAX_DOCUMENT_DEPTH, document_of, loads
 
 if TYPE_CHECKING:
     from thingjobs.model import Json
@@ -145,7 +144,7 @@ def parsed(payload: bytes) -> Any:
     """
     try:
         text = payload.decode()
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
+        return loads(text, _once)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -195,17 +194,6 @@ def _once(pairs: list[tuple[str, Any]]) -> Json:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"it says {shown(twice)} twice in one object")
     return found
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError("it holds a number that is too large")
-    return number
 
 
 def _misdirected(reason: str) -> DocumentError:

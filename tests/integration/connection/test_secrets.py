@@ -25,6 +25,7 @@ import paho.mqtt.client as mqtt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from paho.mqtt.enums import CallbackAPIVersion
+from tests.integration.web import Quiet, serving
 
 from thingjobs.testing.web import Answer, WebJobsService
 
@@ -108,32 +109,16 @@ def files() -> Iterator[Files]:
     """Run such a server."""
     files = Files()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(Quiet, http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = b"firmware"
-            self.send_response(403 if self.path.startswith("/no/") else 200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(b"firmware", 403 if self.path.startswith("/no/") else 200)
 
         def do_PUT(self) -> None:
-            files.taken.append(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            files.taken.append(self.body())
+            self.answer()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            files.address = f"http://127.0.0.1:{server.server_port}"
-            yield files
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Handler) as files.address:
+        yield files
 
 
 def credentials(call: Call) -> Answer | None:

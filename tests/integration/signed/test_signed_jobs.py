@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import json
 import ssl
-import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.integration.web import one_file
 
 from thingjobs.envelope import Claims, sealed
 from thingjobs.envelope.keys import new_pair, signer
@@ -103,32 +101,6 @@ def signed(document: dict[str, Any], *, sign: Any = SIGN, days: float = 1.0, **m
     return sealed(claims, urls, "release", sign)
 
 
-@contextmanager
-def served(content: bytes) -> Iterator[tuple[str, list[str]]]:
-    """Serve one file whatever its path; give the URL and the list of paths asked for."""
-    asked: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def test_only_what_a_trusted_key_signed_for_this_thing_this_job_and_this_day_is_run(
     cloud: Cloud, tmp_path: Path
 ) -> None:
@@ -171,13 +143,13 @@ def test_a_file_is_fetched_from_whatever_url_stands_outside_and_kept_only_if_it_
         type="runHandler", input={"handler": "download-file.sh", "args": [reference, str(target)], "path": "default"}
     )
 
-    with served(b"malware!" * 1000) as (url, asked):
+    with one_file(b"malware!" * 1000) as (url, asked):
         evil = cloud.run("evil", signed(fetch, urls={"image": f"{url}/fw?X-Amz-Signature=0123456789"}))
     assert (evil.status, evil.details["code"]) == ("FAILED", "fetch.digest"), evil.details
     assert not target.exists()
     assert asked[0] == "/fw?X-Amz-Signature=0123456789", "the digest behind the URL is not sent"
 
-    with served(IMAGE) as (url, _):
+    with one_file(IMAGE) as (url, _):
         good = cloud.run("good", signed(fetch, urls={"image": f"{url}/fw?X-Amz-Signature=0123456789"}))
     assert good.status == "SUCCEEDED", good.details
     assert target.read_bytes() == IMAGE
