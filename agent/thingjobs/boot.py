@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from dataclasses import dataclass
@@ -139,12 +138,12 @@ def spare_files() -> None:
     """Make sure that some files can be opened, so that what takes a few does not fail half way.
 
     Raises:
-        OSError: there are too many open already, here; or the whole machine has none left.
+        OSError: there are too many open already, here or in the whole machine.
     """
-    opened = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)]
+    opened: list[int] = []
     try:
         while len(opened) < _SPARE_FILES:
-            opened.append(fcntl.fcntl(opened[0], fcntl.F_DUPFD_CLOEXEC, 0))  # cheaper than to open it again
+            opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     finally:
         for fd in opened:
             os.close(fd)

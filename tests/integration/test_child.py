@@ -933,7 +933,49 @@ def test_what_was_left_for_the_end_is_done(team: Team, left: str) -> None:
     assert (gzip.decompress(late) if left == "a compressed file" else late) == b"done"
 
 
-@pytest.mark.parametrize(("left", "in_order"), [("pass", False), ("a function", False), ("a file", True)])
+#: What nobody expects to find among modules and objects.
+ODD = {
+    "lazy module": """
+class Lazy:
+    def __getattr__(self, name):
+        raise ImportError(name)
+sys.modules["lazy"] = Lazy()""",
+    "path of a module": """
+import pathlib, types
+sys.modules["odd"] = types.ModuleType("odd")
+sys.modules["odd"].__file__ = pathlib.Path("/x")""",
+    "no hash": """
+class Meta(type):
+    def __eq__(self, other):
+        return True
+class Odd(metaclass=Meta):
+    pass
+sys.odd = Odd()""",
+    "no attribute": """
+class Meta(type):
+    def __getattr__(self, name):
+        raise KeyError(name)
+class Odd(metaclass=Meta):
+    pass
+sys.odd = Odd()""",
+    "no stdout": "del sys.stdout",
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_whatever_a_method_leaves_lying_around_it_ended_well(team: Team, odd: str) -> None:
+    done = team.method(ODD[odd])
+
+    assert (done.code, done.errors) == (0, "")
+
+
+def test_what_a_library_in_c_keeps_is_written(team: Team) -> None:
+    done = team.method("import ctypes\nctypes.CDLL(None).printf(b'done')")
+
+    assert (done.code, done.output) == (0, "done")
+
+
+@pytest.mark.parametrize(("left", "in_order"), [("pass", False), ("a function", True), ("a file", True)])
 def test_an_interpreter_is_taken_apart_only_where_something_needs_that(
     team: Team, left: str, *, in_order: bool
 ) -> None:

@@ -146,6 +146,35 @@ def test_parameters_that_came_anew_meanwhile_are_what_it_reads(bench: Bench) -> 
     assert json.loads((bench.work / "job.json").read_text())["params"] == {"slot": "b"}
 
 
+@pytest.mark.parametrize("ready", [False, True])
+def test_an_interpreter_that_cannot_start_is_told_as_that(
+    bench: Bench, eventually: Callable[..., Any], *, ready: bool
+) -> None:
+    bench.argv = ("/nonexistent/python", *bench.argv[1:])
+    if ready:
+        made(bench, bench.run())
+        exit_file = bench.state / "jobs" / IDENTITY.key / "exit-apply-1"
+        eventually(lambda: exits.stored(exit_file).complete)
+    bench.runner.spawn(bench.run())
+    bench.runner.go(IDENTITY)
+
+    assert bench.finished().ending.code == 127
+
+
+def test_an_interpreter_that_is_killed_while_it_waits_is_told_as_that(
+    bench: Bench, eventually: Callable[..., Any]
+) -> None:
+    process = made(bench, bench.run())
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    eventually(lambda: _waits_for_go(children))
+    os.kill(int(children.read_text()), signal.SIGKILL)
+    eventually(lambda: not children.read_text())
+    bench.runner.spawn(bench.run())
+    bench.runner.go(IDENTITY)
+
+    assert bench.finished().ending.signal == "SIGKILL"
+
+
 def test_one_that_was_made_for_something_else_is_ended(bench: Bench) -> None:
     first = made(bench, bench.run(Verb.PREPARE))
 

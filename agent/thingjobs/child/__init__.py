@@ -30,6 +30,15 @@ GATE = "JOB_GATE"
 RAISED = 1
 #: The exit status of `Retry`.
 LATER = 75
+#: Modules in C that leave nothing to the end of the interpreter. Others may: a C library's stdio, a data base.
+# fmt: off
+_INNOCENT = frozenset({
+    "_bisect", "_blake2", "_bz2", "_contextvars", "_csv", "_datetime", "_hashlib", "_heapq", "_json", "_lzma", "_md5",
+    "_opcode", "_pickle", "_posixsubprocess", "_queue", "_random", "_sha1", "_sha2", "_sha256", "_sha3", "_sha512",
+    "_socket", "_ssl", "_statistics", "_struct", "_typing", "_uuid", "_zoneinfo", "array", "binascii", "fcntl", "grp",
+    "math", "select", "termios", "unicodedata", "zlib",
+})
+# fmt: on
 #: Annotations of params that mean a dict even where their parts are only known to type checkers.
 _PLAIN = frozenset({"dict", "Dict", "Mapping", "MutableMapping", "Json", "JSON", "Any", "object"})
 
@@ -248,30 +257,33 @@ def _verb(target: str) -> int:
 
 
 def end(status: int) -> NoReturn:
-    """End the process with `status`: at once, where nothing is left that an interpreter would still take apart.
+    """End the process with `status`: at once, where nothing is left that an interpreter would still do.
 
-    To take it apart takes longer than most verbs do. It is for threads that go on, for what has a finalizer, as open
-    files have, and for what others wrote in C: where there is any of that, this process ends as every other does.
+    To take itself apart takes it longer than most verbs do. That is for threads that go on, for functions registered
+    with atexit, for what has a finalizer, as open files have, and for modules in C: where there is any of them, this
+    process ends as every other does.
     """
-    if not _nothing_to_take_apart():
-        sys.exit(status)
+    try:
+        if _nothing_left():
+            for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+                if stream is not None:
+                    stream.flush()
+            os._exit(status)
+    except BaseException:  # noqa: BLE001, S110 - what others made may raise anything when it is looked at
+        pass
+    sys.exit(status)
+
+
+def _nothing_left() -> bool:
     import atexit  # noqa: PLC0415 - only here
 
-    atexit._run_exitfuncs()  # noqa: SLF001 - multiprocessing ends its children by the same three steps
-    try:
-        for stream in filter(None, (sys.stdout, sys.stderr)):
-            stream.flush()
-    except (OSError, ValueError):  # The interpreter has words for that, and a status.
-        sys.exit(status)
-    os._exit(status)
-
-
-def _nothing_to_take_apart() -> bool:
     threading = sys.modules.get("threading")
-    if threading is not None and threading.active_count() > 1:
+    if threading is not None and (threading.active_count() > 1 or threading._threading_atexits):  # noqa: SLF001
         return False
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None) or ""
-        if file.endswith(".so") and "/lib-dynload/" not in file:  # where Python keeps its own
+    for name, module in list(sys.modules.items()):
+        # Not getattr: a lazy module would be imported by that.
+        file = None if module is None else object.__getattribute__(module, "__dict__").get("__file__")
+        if str(file).endswith(".so") and name not in _INNOCENT:
             return False
-    return not any(hasattr(kind, "__del__") for kind in set(map(type, gc.get_objects())))
+    finalized = any(hasattr(kind, "__del__") for kind in set(map(type, gc.get_objects())))
+    return not finalized and not atexit._ncallbacks()  # noqa: SLF001

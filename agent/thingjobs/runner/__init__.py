@@ -117,7 +117,7 @@ class Runner:
             ready = self.waiting.serving(run)
             if ready is not None:
                 with contextlib.suppress(OSError):
-                    self._papers.begin(run, self._place(run.record.identity), account)
+                    self._papers.begin(run, self._place(run.record.identity), account, prepared=True)
                     return ready.process
                 self.waiting.end(run.record.identity)
             return self._make(run, self._prepared(run, account), account).process

@@ -26,8 +26,10 @@ class Papers:
         self._settings = settings
         self._jobs: dict[Identity, Json] = {}
 
-    def begin(self, run: Run, place: Place, account: Account | None) -> None:
+    def begin(self, run: Run, place: Place, account: Account | None, *, prepared: bool = False) -> None:
         """Make `place` ready for a run, with a job.json of the first revision.
+
+        One that is prepared has a process by now, perhaps one that ended: its pipes and exit status stay as they are.
 
         Raises:
             OSError: it could not be written.
@@ -35,7 +37,10 @@ class Papers:
         record = run.record
         deadline = time.time() + record.plan.limits.of(run.verb)
         job = given.job_json(run, thing=self._settings.thing, deadline=deadline, told=self._told(record))
-        place.prepare_run(job, place.exit_file(run.verb, run.attempt), account)
+        if prepared:
+            place.write_first_job(job, account)
+        else:
+            place.prepare_run(job, place.exit_file(run.verb, run.attempt), account)
         self._jobs[record.identity] = job
 
     def renew(self, record: Record, place: Place, change: Callable[[Json], Json]) -> None:

@@ -138,6 +138,14 @@ class Place:
             OSError: it could not be written.
         """
         self.prepare(exit_file, account)
+        self.write_first_job(job, account)
+
+    def write_first_job(self, job: Json, account: Account | None) -> None:
+        """Write job.json for a run.
+
+        Raises:
+            OSError: it could not be written.
+        """
         try:
             self.write_job(job, account)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -78,4 +79,5 @@ class Waiting:
         """End those that nobody asked for until `now`."""
         for identity, held in list(self._held.items()):
             if held.until is not None and held.until <= now:
-                self.end(identity)
+                with contextlib.suppress(OSError):  # It is dead by then; what it left is looked for with its folder.
+                    self.end(identity)
