@@ -298,3 +298,23 @@ def test_a_job_that_failed_is_shown_with_where_its_log_is(local: Local) -> None:
     found = re.search(r"^ +log: (.+)$", told.out, re.MULTILINE)
     assert found, told.out
     assert "the valve is stuck" in Path(found[1]).read_text()
+
+
+def test_the_state_of_a_device_is_not_used_to_try_things_on(cli: Cli) -> None:
+    (cli.folder / "device.toml").write_text(f'[state]\ndirectory = "{cli.folder}/device-state"\n', encoding="utf-8")
+    jobs = cli.folder / "jobs"
+    jobs.mkdir()
+    (jobs / "one.json").write_text('{"handler": "nobody"}', encoding="utf-8")
+
+    cli("run", "--local", jobs, "--once", "--config", cli.folder / "device.toml")
+
+    assert (jobs / ".thingjobs" / "journal").is_dir()
+    assert not (cli.folder / "device-state").exists()
+
+
+@pytest.mark.parametrize("option", ["--local", "--config"])
+def test_a_name_that_is_empty_is_no_folder(cli: Cli, option: str) -> None:
+    told = cli("run", option, "")
+
+    assert (told.code, told.out) == (2, "")
+    assert f"argument {option}: it is empty" in told.err

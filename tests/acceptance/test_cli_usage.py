@@ -93,3 +93,32 @@ def test_a_reader_that_goes_away_ends_the_program_without_a_complaint(cli: Cli) 
         said = process.stderr.read()
 
     assert (process.returncode, said) == (1, b"")
+
+
+WRITERS = ["handlers list", "status --local {jobs}", "validate {jobs}/a.json", "run --local {jobs} --once"]
+
+
+def shell(cli: Cli, text: str) -> subprocess.CompletedProcess[str]:
+    (cli.folder / "jobs" / ".thingjobs" / "journal").mkdir(parents=True, exist_ok=True)
+    (cli.folder / "jobs" / "a.json").write_text('{"handler": "x"}', encoding="utf-8")
+    argv = ["sh", "-c", text.replace("thingjobs", f"{sys.executable} -m thingjobs").format(jobs=cli.folder / "jobs")]
+    return subprocess.run(argv, capture_output=True, text=True, cwd=cli.folder, check=False)
+
+
+@pytest.mark.parametrize("command", WRITERS)
+@pytest.mark.parametrize("output", [">/dev/full", ">&-"])
+def test_an_output_that_cannot_be_written_is_told_in_a_line(cli: Cli, command: str, output: str) -> None:
+    told = shell(cli, f"thingjobs {command} {output}")
+
+    assert "Traceback" not in told.stderr
+    if output == ">/dev/full" and not command.startswith("run"):
+        assert told.stderr == "thingjobs: cannot write the output: No space left on device\n"
+        assert told.returncode == 1
+
+
+@pytest.mark.parametrize("command", ["handlers list", "validate x.json", "run --local . --once"])
+def test_a_folder_that_is_gone_is_told_in_a_line(cli: Cli, command: str) -> None:
+    told = shell(cli, f"mkdir gone && cd gone && rmdir ../gone && thingjobs {command}")
+
+    assert "Traceback" not in told.stderr
+    assert told.stderr == "thingjobs: the current folder is gone; cd to another one\n"

@@ -69,7 +69,38 @@ def parser(wanted: str = "") -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; no traceback reaches a user."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # It was closed: `>&-`.
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - it stays
+    try:
+        status = _run(sys.argv[1:] if arguments is None else list(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _write_no_more()
+        return FAILED
+    except OSError as error:
+        complain(_why(error))
+        _write_no_more()
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return status
+
+
+def _write_no_more() -> None:
+    """Keep the interpreter from trying once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _why(error: OSError) -> str:
+    try:
+        os.getcwd()  # noqa: PTH109 - what a Path says of it is the same
+    except FileNotFoundError:
+        return "the current folder is gone; cd to another one"
+    return f"{error.filename or 'cannot write the output'}: {error.strerror or error}"
+
+
+def _run(given: list[str]) -> int:
     top = parser(given[0] if given else "")
     chosen, unknown = top.parse_known_args(given)
     if "command" not in chosen:
@@ -92,11 +123,6 @@ def _carry_out(chosen: argparse.Namespace) -> int:
     except ThingjobsError as error:
         complain(str(error))
         return FAILED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except KeyboardInterrupt:
-        return INTERRUPTED
 
 
 def print_help(chosen: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from argparse import ArgumentTypeError
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,18 +32,24 @@ def new_parser(commands: Any, name: str, summary: str, text: str | None) -> argp
     return parser
 
 
+def _named(text: str) -> Path:
+    if not text:  # "$UNSET": Path("") would be the current folder.
+        raise ArgumentTypeError("it is empty: name one")
+    return Path(text)
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add --config and --local."""
     parser.add_argument(
         "--config",
         metavar="FILE",
-        type=Path,
+        type=_named,
         help="the configuration; otherwise /etc/thingjobs/config.toml, then /etc/thingjobs/conf.d/*.toml",
     )
     parser.add_argument(
         "--local",
         metavar="FOLDER",
-        type=Path,
+        type=_named,
         help="no cloud: each *.json in FOLDER is a job; state and outcomes are kept in FOLDER/.thingjobs",
     )
 
@@ -60,7 +67,9 @@ def load(chosen: argparse.Namespace) -> Config:
         except OSError as error:
             problem = f"--local {local}: {error.strerror}; name a folder that holds job documents (*.json)"
             raise ConfigError([problem]) from None
-        return configuration.local(local.resolve(), [chosen.config] if chosen.config else [], environment=os.environ)
+        config = configuration.local(local.resolve(), [chosen.config] if chosen.config else [], environment=os.environ)
+        # Whatever the configuration says: the state of a device's own agent is not to be tried things on.
+        return replace(config, state=replace(config.state, directory=local.resolve() / ".thingjobs"))
     if chosen.config is None and not configuration.default_paths():
         ways = "write it, or name another one with --config"
         if hasattr(chosen, "local"):
