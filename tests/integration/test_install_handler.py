@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.integration.web import Quiet
 
 from thingjobs.runner.events import Said, fold
 from thingjobs_handlers.archives import ArchiveError, unpack
@@ -106,16 +107,10 @@ THROUGH_A_LINK = (
 )
 
 
-class Answer(BaseHTTPRequestHandler):
+class Answer(Quiet, BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         found = self.server.files.get(self.path)  # type: ignore[attr-defined]
-        self.send_response(404 if found is None else 200)
-        self.send_header("Content-Length", str(len(found or b"")))
-        self.end_headers()
-        self.wfile.write(found or b"")
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        self.answer(found or b"", 404 if found is None else 200)
 
 
 @dataclass

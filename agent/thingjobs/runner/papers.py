@@ -37,10 +37,9 @@ class Papers:
         record = run.record
         deadline = time.time() + record.plan.limits.of(run.verb)
         job = given.job_json(run, thing=self._settings.thing, deadline=deadline, told=self._told(record))
-        if prepared:
-            place.write_first_job(job, account)
-        else:
-            place.prepare_run(job, place.exit_file(run.verb, run.attempt), account)
+        if not prepared:
+            place.prepare(place.exit_file(run.verb, run.attempt), account)
+        place.write_first_job(job, account)
         self._jobs[record.identity] = job
 
     def renew(self, record: Record, place: Place, change: Callable[[Json], Json]) -> None:

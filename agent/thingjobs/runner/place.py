@@ -131,15 +131,6 @@ class Place:
         os.close(os.open(exit_file, flags, 0o600))
         self._give(exit_file, account)
 
-    def prepare_run(self, job: Json, exit_file: Path, account: Account | None) -> None:
-        """Write job.json for a run, and make the empty file for its exit status.
-
-        Raises:
-            OSError: it could not be written.
-        """
-        self.prepare(exit_file, account)
-        self.write_first_job(job, account)
-
     def write_first_job(self, job: Json, account: Account | None) -> None:
         """Write job.json for a run.
 

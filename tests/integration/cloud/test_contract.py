@@ -375,7 +375,8 @@ def test_on_a_full_disk_an_answer_is_written_over_the_file_if_it_has_the_room(
 ) -> None:
     disk = new_disk()
     place = Place(disk.path / "job")
-    place.prepare_run({"revision": 1}, disk.path / "exit", None)
+    place.prepare(disk.path / "exit", None)
+    place.write_first_job({"revision": 1}, None)
     disk.fill()
 
     place.renew_job({"revision": 2, "text": "x" * 3000}, None)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.integration.web import Quiet
 
 import thingjobs
 import thingjobs_handlers
@@ -292,16 +293,10 @@ class Unit:
         return str(found.details["agent"])
 
 
-class _Answer(BaseHTTPRequestHandler):
+class _Answer(Quiet, BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         found = self.server.files.get(self.path)  # type: ignore[attr-defined]
-        self.send_response(404 if found is None else 200)
-        self.send_header("Content-Length", str(len(found or b"")))
-        self.end_headers()
-        self.wfile.write(found or b"")
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        self.answer(found or b"", 404 if found is None else 200)
 
 
 class Shop:
