@@ -185,9 +185,9 @@ class Proxy:
 
     def _take(self, sock: socket.socket) -> None:
         self.accepted += 1
-        if self.mode in self.SAYS:
-            sock.recv(4096)
-            sock.sendall(self.SAYS[self.mode])
+        if self.mode in self.SAYS or self.mode == "close":
+            sock.recv(4096)  # What nobody read makes a reset of a close.
+            sock.sendall(self.SAYS.get(self.mode, b""))
         self._ends[sock] = None
         if self.mode == "forward":
             try:
