@@ -23,6 +23,8 @@ _OF_THE_KERNEL = 0x00200000
 _FORKS = b"\nprocesses "
 #: More than it takes to judge a document, or to start a verb and to watch it.
 _SPARE_FILES = 24
+#: So many of them are looked for in the whole machine, too.
+_SPARE_IN_MACHINE = 8
 
 
 def clock() -> float:
@@ -142,8 +144,10 @@ def spare_files() -> None:
     """
     opened: list[int] = []
     try:
-        while len(opened) < _SPARE_FILES:
+        while len(opened) < _SPARE_IN_MACHINE:
             opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        while len(opened) < _SPARE_FILES:
+            opened.append(os.dup(opened[0]))  # Takes a place here, at a quarter of the cost, and none in the machine.
     finally:
         for fd in opened:
             os.close(fd)

@@ -16,10 +16,10 @@ from thingjobs import boot, status
 from thingjobs.beginning import Beginning
 from thingjobs.cloud_desk import Answered
 from thingjobs.doer import MAX_SHOWN_FINISHED, Doer
-from thingjobs.errors import StateError
+from thingjobs.errors import StateBusyError, StateError
 from thingjobs.jobs import Connected, Described, Disconnected, ListChanged, Pending, Refused, Updated
 from thingjobs.machine import State, Stopping, step
-from thingjobs.machine.effects import Note
+from thingjobs.machine.effects import Clean, Forget, GetReady, Go, Note, Save, Send
 from thingjobs.machine.events import Due, Event, Stop
 from thingjobs.machine.state import Timer
 from thingjobs.machine.verbs import RESTART_NOTE
@@ -45,6 +45,8 @@ STOP_SECONDS = 5.0
 #: What the journal holds is tried to be taken up again after 2, 4, 8 … seconds.
 TAKE_UP_CAP = 30.0
 START = "taking up what the journal holds"
+#: What is carried out before people are told of it.
+SWIFT = (Save, Send, GetReady, Go, Clean, Forget, Note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,23 +121,32 @@ class Daemon:
         self._take_up()
         started()
         with contextlib.ExitStack() as end:  # One that fails to end keeps no other from it.
+            end.callback(lambda: self._doer.act(self._doer.lull.take_all()))
             end.callback(self._parts.runner.let_go)
             end.callback(self._parts.desk.stop)
             end.callback(self._parts.gates.stop)
             end.callback(self._parts.transport.stop)
             if self._parts.reporter is not None:
                 end.callback(self._parts.reporter.stop)
-            while not self._over():
-                with contextlib.suppress(queue.Empty):
-                    self._take(self._inbox.get(timeout=self._wait()))
-                self._fire_timers()
-                self._end_for_another()
+            try:
+                self._work()
+            except StateBusyError:
+                self._doer.lull.take_all()  # What it would put away is the other agent's by now.
+                raise
+
+    def _work(self) -> None:
+        while not self._over():
+            with contextlib.suppress(queue.Empty):
+                self._take(self._inbox.get(timeout=self._wait()))
+            self._fire_timers()
+            self._end_for_another()
 
     def _wait(self) -> float | None:
         reporter = self._parts.reporter
         told = reporter.next_due() if reporter else None
         ready = self._parts.runner.waiting.next_due()
-        own = (self._stop_at, self._take_up_at, self._doer.postponed.next_due(), self._pulse.due, ready, told)
+        doer = (self._doer.postponed.next_due(), self._doer.lull.next_due())
+        own = (self._stop_at, self._take_up_at, *doer, self._pulse.due, ready, told)
         dues = [due for due in (self.state.next_due(), *own) if due is not None]
         return max(0.0, min(dues) - boot.clock()) if dues else None
 
@@ -158,6 +169,8 @@ class Daemon:
         now = boot.clock()
         self._pulse.beat(now)
         self._parts.runner.waiting.end_overdue(now)
+        self._doer.act(self._doer.lull.take(now))
+        self._settle()
         while (due := self.state.next_due()) is not None and due <= now:
             self._step(self._earliest(due))
         if self._take_up_at is not None and self._take_up_at <= now:
@@ -206,8 +219,13 @@ class Daemon:
         while self._doer.events:
             before = self.state
             self.state, effects = step(before, self._doer.events.popleft(), self._now())
+            # A slow reader of the log shall keep no report waiting; what may take long is told of before it begins.
+            swift = all(isinstance(effect, SWIFT) for effect in effects)
+            if swift:
+                self._doer.carry_out(effects)
             self._show(before, [effect for effect in effects if isinstance(effect, Note)])
-            self._doer.carry_out(effects)
+            if not swift:
+                self._doer.carry_out(effects)
 
     def _now(self) -> Now:
         return boot.now(self._parts.boot)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
 from thingjobs import boot
 from thingjobs.errors import StateBusyError, StateError
 from thingjobs.keeper import Keeper
+from thingjobs.lull import Lull
 from thingjobs.machine.effects import (
     AskGates,
     Clean,
@@ -38,6 +40,7 @@ from thingjobs.troubles import Postponed
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from thingjobs.lull import Act
     from thingjobs.machine.state import Job
     from thingjobs.model import Identity, Record
     from thingjobs.parts import Parts
@@ -61,13 +64,15 @@ class Doer:
         finished: records of what finished here, the oldest first.
         postponed: what is tried again later.
         keeper: keeps the journal.
+        lull: what can wait until nothing is under way.
     """
 
     def __init__(self, parts: Parts, troubles: Troubles, jobs: Callable[[], Mapping[Identity, Job]]) -> None:
         self.events: deque[Event] = deque()
         self.finished: deque[Record] = deque(maxlen=MAX_SHOWN_FINISHED)
         self.postponed = Postponed()
-        self.keeper = Keeper(parts.journal, troubles, self._known)
+        self.lull = Lull()
+        self.keeper = Keeper(parts.journal, troubles, self._known, self.lull.put_off)
         self._parts = parts
         self._troubles = troubles
         self._jobs = jobs
@@ -163,9 +168,11 @@ class Doer:
             case Refresh(record):
                 parts.runner.refresh(record)
             case Run(record):
+                self.act(self.lull.take_of(record.identity))
                 self.events.append(self._starter.spawn(effect))
                 self._begun(record.identity)
             case GetReady(run):
+                self.act(self.lull.take_of(run.record.identity))
                 self._starter.get_ready(run)
             case Go(identity):
                 parts.runner.go(identity)
@@ -177,12 +184,32 @@ class Doer:
                 parts.transport.renew()
             case Clean(identity):
                 self._begun(identity)
-                parts.runner.clean(identity)
-                parts.handlers.prune({job.record.plan.digest for job in self._jobs().values()})
+                self._clean(identity)
             case Note():
                 pass
             case _:
                 assert_never(effect)
+
+    def act(self, acts: Sequence[Act]) -> None:
+        """Do what could wait; what comes of it are events for the core."""
+        for act in acts:
+            self.events.extend(act())
+
+    def _clean(self, identity: Identity) -> None:
+        """Put away what an execution left: later, where that is little and there is room for it."""
+        if self._parts.runner.left_little(identity) and not self._parts.journal.reserve_lost:
+            self.lull.put_off(identity, partial(self._put_away, identity))
+        else:
+            self._put_away(identity)
+
+    def _put_away(self, identity: Identity) -> Sequence[Event]:
+        """Put away what an execution left, and what only executions before it needed."""
+        try:
+            self._parts.runner.clean(identity)
+            self._parts.handlers.prune({job.record.plan.digest for job in self._jobs().values()})
+        except (StateError, OSError) as error:
+            self._failed(Clean(identity), error)
+        return ()
 
     def _kill(self, identity: Identity) -> None:
         waiting = self._begun(identity)

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from thingjobs import records
@@ -21,6 +22,7 @@ from thingjobs.generations import read_all
 from thingjobs.model import Phase
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from thingjobs.generations import Found
@@ -40,6 +42,10 @@ _ADVICE = {
 }
 
 
+def _now(act: Callable[[], None]) -> None:
+    act()
+
+
 class Journal:
     """The state folder of one agent.
 
@@ -50,6 +56,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._records = folder / "journal"
+        self._lock = folder / "lock"
         self._folder_fd = -1
         self._lock_fd = -1
         #: Keys of finished executions, those first that finished first.
@@ -57,6 +64,8 @@ class Journal:
         self._order = 0
         #: The formats of those that were not born with the one of this release, by key.
         self._born: dict[str, int] = {}
+        #: Keys of executions of which the disk holds how they ended, and not yet that this was taken.
+        self._reported: set[str] = set()
         self._reserve_lost = ""
         self._emptied = False
 
@@ -97,7 +106,7 @@ class Journal:
 
     def _take(self) -> None:
         """Have the folder and the lock open that stand at their paths now."""
-        if not _stands(self._lock_fd, self.folder / "lock"):
+        if not _stands(self._lock_fd, self._lock):
             lock_fd = self._locked()
             _close(self._lock_fd)
             self._lock_fd = lock_fd
@@ -109,7 +118,7 @@ class Journal:
     def _locked(self) -> int:
         # A file that is open for writing would keep an operator from making the disk read-only. NFS wants it so.
         for access in (os.O_RDONLY, os.O_RDWR):
-            fd = os.open(self.folder / "lock", access | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(self._lock, access | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -148,7 +157,7 @@ class Journal:
     def _look(self) -> None:
         if self._lock_fd < 0:
             raise OSError(errno.EBADF, "the journal is closed")
-        if _stands(self._folder_fd, self._records) and _stands(self._lock_fd, self.folder / "lock"):
+        if _stands(self._folder_fd, self._records) and _stands(self._lock_fd, self._lock):
             return
         self._make_folders()
         emptied = not _stands(self._folder_fd, self._records)
@@ -156,6 +165,7 @@ class Journal:
         if emptied:
             self._emptied = True
             self._finished.clear()
+            self._reported.clear()
             self._make_reserve()
 
     def emptied(self) -> bool:
@@ -165,48 +175,92 @@ class Journal:
 
     # --- writing --------------------------------------------------------------------------------------------------
 
-    def save(self, record: Record) -> None:
+    def save(self, record: Record, later: Callable[[Callable[[], None]], None] = _now) -> None:
         """Replace the file of `record` durably: when this returns, no power cut can take it back.
 
         A finished execution is the exception: the service has its result, so one that a power cut makes unfinished
-        again is reported once more, and the answer shows that it was known. That is not worth waiting for a disk.
+        again is reported once more, and the answer shows that it was known. That is not worth waiting for a disk: it
+        is written, and takes the place of the generation before a little later.
+
+        Args:
+            record: what to write.
+            later: takes what is left to do for a finished execution, when nobody waits. It may raise StateError.
 
         Raises:
             StateBusyError: another agent has taken the folder.
             StateError: it could not be written, and is to be saved again: what is found there until then is the
                 generation before, or this one if only the last sync failed.
         """
-        done = record.phase is Phase.DONE
+        key, done = record.identity.key, record.phase is Phase.DONE
         self.look()
+        # An agent that dies before finds the generation before: one that says how the execution ended.
+        later = later if key in self._reported else _now
+        self._reported.discard(key)
         try:
-            self._save(replace(record, order=self._order + 1) if done else record)
+            if done:
+                self._save(replace(record, order=self._order + 1), durable=False)
+                later(partial(self._settle, key))
+            else:
+                self._save(record, durable=True)
         except OSError as error:
-            raise StateError(f"cannot write the journal in {self._records}: {_why(error)}") from None
+            raise self._cannot_write(error) from None
         if done:
             self._order += 1
-            self._bury(record.identity.key)
+            self._bury(key)
+        elif record.phase is Phase.REPORTING:
+            self._reported.add(key)
 
-    def _save(self, record: Record) -> None:
-        data = records.dump(record, self._born.get(record.identity.key))
-        durable = record.phase is not Phase.DONE
+    def _save(self, record: Record, *, durable: bool) -> None:
+        key, data = record.identity.key, records.dump(record, self._born.get(record.identity.key))
+        write = self._replace if durable else self._write_beside
         try:
-            self._replace(record.identity.key, data, durable=durable)
+            write(key, data)
         except OSError as error:
             if error.errno not in FULL or not self.give_up_reserve():
                 raise
-            self._replace(record.identity.key, data, durable=durable)
+            write(key, data)
 
-    def _replace(self, key: str, data: bytes, *, durable: bool) -> None:
+    def _replace(self, key: str, data: bytes) -> None:
+        with self._removing_unused(key):
+            self._write(f"{key}.tmp", data, durable=True)
+            self._exchange(key, keep=True)
+            os.fsync(self._folder_fd)
+
+    def _write_beside(self, key: str, data: bytes) -> None:
+        with self._removing_unused(key):
+            self._write(f"{key}.tmp", data, durable=False)
+
+    def _settle(self, key: str) -> None:
+        """Let what was written of a finished execution take its place.
+
+        Raises:
+            StateError: it could not, and is to be saved again.
+        """
         try:
-            self._write(f"{key}.tmp", data, durable=durable)
-            self._exchange(f"{key}.json", f"{key}.prev", f"{key}.tmp", keep=durable)
-            if durable:
-                os.fsync(self._folder_fd)
+            with self._removing_unused(key):
+                try:
+                    self._exchange(key, keep=False)
+                except OSError as error:
+                    if error.errno not in FULL or not self.give_up_reserve():
+                        raise
+                    self._exchange(key, keep=False)
+        except FileNotFoundError:
+            pass  # The folder was deleted meanwhile, and what is known was saved anew.
+        except OSError as error:
+            raise self._cannot_write(error) from None
+
+    @contextlib.contextmanager
+    def _removing_unused(self, key: str) -> Iterator[None]:
+        """Remove what was written when it cannot be used: on a full disk, that is room that the next try needs."""
+        try:
+            yield
         except OSError:
-            # On a full disk, what could not be used is room that the next try needs.
             with contextlib.suppress(OSError):
                 os.unlink(f"{key}.tmp", dir_fd=self._folder_fd)
             raise
+
+    def _cannot_write(self, error: OSError) -> StateError:
+        return StateError(f"cannot write the journal in {self._records}: {_why(error)}")
 
     def _write(self, name: str, data: bytes, *, durable: bool) -> None:
         # A new file each time: a sync that failed says nothing about the next one of the same file.
@@ -221,12 +275,12 @@ class Journal:
         finally:
             os.close(fd)
 
-    def _exchange(self, current: str, previous: str, temporary: str, *, keep: bool) -> None:
+    def _exchange(self, key: str, *, keep: bool) -> None:
         """Put the new generation in the place of the current one.
 
         The current one is kept; not that of a finished execution: it holds the parameters, which may be secrets.
         """
-        where = self._folder_fd
+        where, current, previous, temporary = self._folder_fd, f"{key}.json", f"{key}.prev", f"{key}.tmp"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(previous, dir_fd=where)
         with contextlib.suppress(FileNotFoundError):
@@ -247,6 +301,7 @@ class Journal:
 
     def _remove(self, key: str) -> None:
         self._born.pop(key, None)
+        self._reported.discard(key)
         # The current file goes last: without it, the generation before would be taken for the truth.
         for suffix in ("tmp", "prev", "json"):
             with contextlib.suppress(FileNotFoundError):
@@ -345,7 +400,7 @@ class Journal:
 def _stands(fd: int, path: Path) -> bool:
     """Return whether what is open is what stands at `path`."""
     try:
-        return fd >= 0 and os.path.samestat(os.fstat(fd), path.stat())
+        return fd >= 0 and os.path.samestat(os.fstat(fd), os.stat(path))  # noqa: PTH116 - at each save and each update
     except (FileNotFoundError, NotADirectoryError):
         return False
 

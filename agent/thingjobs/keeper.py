@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from thingjobs.errors import StateBusyError, StateError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from thingjobs.journal import Journal
+    from thingjobs.lull import Act
     from thingjobs.model import Identity, Record
     from thingjobs.troubles import Troubles
 
@@ -30,12 +32,20 @@ class Keeper:
         journal: what is kept.
         troubles: takes what is wrong with it.
         known: gives all records that the journal should hold.
+        put_off: takes what can wait, of an execution.
     """
 
-    def __init__(self, journal: Journal, troubles: Troubles, known: Callable[[], Iterable[Record]]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        troubles: Troubles,
+        known: Callable[[], Iterable[Record]],
+        put_off: Callable[[Identity, Act], None],
+    ) -> None:
         self._journal = journal
         self._troubles = troubles
         self._known = known
+        self._put_off = put_off
         #: Whether it could be written the last time.
         self._works = True
         #: Is called when the state folder had to be made anew.
@@ -49,13 +59,25 @@ class Keeper:
             StateError: it could not be saved.
         """
         try:
-            self._journal.save(_as_kept(record))
+            self._journal.save(_as_kept(record), partial(self._later, record))
         except StateError as error:
             self._fails(error)
             raise
         self._works = True
         self._say_how_it_is()
         return self._fill(record.identity)
+
+    def _later(self, record: Record, rest: Callable[[], None]) -> None:
+        self._put_off(record.identity, partial(self._finish, record, rest))
+
+    def _finish(self, record: Record, rest: Callable[[], None]) -> list[NotSaved]:
+        """Do the rest of what a save was to do; if that fails, the record was not saved."""
+        try:
+            rest()
+        except StateError as error:
+            self._fails(error)
+            return [NotSaved(record, str(error))]
+        return []
 
     def look(self) -> list[NotSaved]:
         """See that there is a journal; return which records could not be saved again, after it was deleted.

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, TypeVar
 
 from thingjobs.errors import StateError
@@ -160,14 +160,14 @@ def _to_json(record: Record) -> Json:
         # Of a finished execution only what tells it apart and how it ended is kept.
         "document": {} if done else record.document,
         "verb": record.verb,
-        "process": asdict(record.process) if record.process else None,
+        "process": _plain(record.process) if record.process else None,
         "attempts": dict(record.attempts),
         "deaths": record.deaths,
         "reboots": record.reboots,
         "rebootAsked": record.reboot_asked,
         "again": record.again,
         "boot": record.boot,
-        "until": asdict(record.until) if record.until else None,
+        "until": _plain(record.until) if record.until else None,
         "applied": record.applied,
         "cancelled": record.cancelled,
         "ended": record.ended,
@@ -180,6 +180,11 @@ def _to_json(record: Record) -> Json:
         "finishedAt": record.finished_at,
         "order": record.order,
     }
+
+
+def _plain(value: Process | Deadline | Limits | Resources) -> Json:
+    """Return a value of numbers and words as JSON, without the deep copies of `dataclasses.asdict`."""
+    return {name: getattr(value, name) for name in value.__slots__}
 
 
 def _from_json(raw: Json) -> Record:
@@ -233,7 +238,7 @@ def _plan_to_json(plan: Plan, *, done: bool) -> Json:
         "version": plan.version,
         "params": {} if done else plan.params,
         "user": plan.user,
-        "limits": asdict(plan.limits),
+        "limits": _plain(plan.limits),
         "applyRerun": plan.apply_rerun,
         "cancelApply": plan.cancel_apply,
         "elsewhere": plan.elsewhere,
@@ -242,7 +247,7 @@ def _plan_to_json(plan: Plan, *, done: bool) -> Json:
         "maxDefer": plan.max_defer,
         "keepsDaemons": plan.keeps_daemons,
         "resumesAcrossVersions": plan.resumes_across_versions,
-        "resources": asdict(plan.resources),
+        "resources": _plain(plan.resources),
         "needs": sorted(plan.needs),
     }
 

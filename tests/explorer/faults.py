@@ -51,6 +51,9 @@ def _anywhere(world: World) -> Iterator[Fault]:
     yield f"power cut{where}", lambda it: it.reboot()
     if world.device != world.synced or world.unsynced:
         yield f"power cut{where}, losing writes", lambda it: it.reboot(lost=True)
+    if world.waiting:
+        yield f"agent dies{where}, an end unsettled", lambda it: it.start(settled=False)
+        yield f"power cut{where}, an end unsettled", lambda it: it.reboot(settled=False)
     for view in world.executions():
         if view.pending:
             yield f"{view.job_id} cancelled{where}", partial(_cancel, job=view.job_id)

@@ -82,6 +82,7 @@ class Sameness:
             (key, self.record(record)) for key, record in sorted(world.disk.items(), key=lambda held: held[0].job_id)
         ]
         yield [(key, self.record(record)) for key, record in world.unsynced.items()]
+        yield [(key, self.record(record)) for key, record in world.waiting.items()]
         yield [(run.verb, run.attempt, run.going, run.killed, run.writes) for run in world.runs.values()]
         yield (
             sorted((str(run[0]), run[1], run[2], code) for run, code in world.exits.items()),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.explorer.world import World
 
 from thingjobs.jobs import Described, Pending
 from thingjobs.machine import agent, claim, look, report, resume, table, verbs, watch
@@ -216,6 +217,12 @@ GUARDS = {
     ),
     "nothing begins while an end is unwritten": Guard(
         begin_at_once, "a full disk", ("disk is full", "disk is full", "power cut"), "claimed beside a verb"
+    ),
+    "an end takes its place at once unless a report stands there": Guard(
+        lambda patch: patch.setattr(World, "MAY_STAND", frozenset(Phase)),
+        "a full disk",
+        ("request lost", "asleep", "unsettled"),
+        "claimed beside a verb",
     ),
     "a verb runs five times at most": Guard(
         instead(verbs, "MAX_RUNS_PER_VERB", 99), "waits for ever", (), "runs too often"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tests.explorer.device import Device
 from tests.explorer.promises import Seen, learn, let_go, promise
@@ -24,6 +24,8 @@ from thingjobs.testing import JobsService, Lost, ManualClock
 from thingjobs.transport.topics import Topics
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.explorer.device import Kind
     from tests.explorer.scenarios import Scenario
 
@@ -57,7 +59,12 @@ class World:
 
     What comes first when several things could: the effects that are decided, then messages, then timers that are due,
     the reboot that was asked for, the handler, the connection; when there is nothing, time passes.
+
+    Attributes:
+        MAY_STAND: what may stand on the disk a little longer than until the end of its execution is saved.
     """
+
+    MAY_STAND: ClassVar = frozenset({Phase.REPORTING})
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
@@ -68,6 +75,8 @@ class World:
         self.disk: dict[Identity, Record] = {}
         #: What a power cut takes back: records of finished executions are not synced.
         self.unsynced: dict[Identity, Record] = {}
+        #: What stands on the disk until time passes, in the place of records of finished executions.
+        self.waiting: dict[Identity, Record] = {}
         self.runs: dict[Identity, Run] = {}
         self.exits: dict[tuple[Identity, Verb, int], int] = {}
         self.seen: dict[Identity, Seen] = {}
@@ -105,8 +114,15 @@ class World:
 
     # --- the agent ------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the agent: what it had in memory is gone, and so is a process that was never let go."""
+    def start(self, *, settled: bool = True) -> None:
+        """Start the agent: what it had in memory is gone, and so is a process that was never let go.
+
+        Args:
+            settled: the ends that waited took their place before.
+        """
+        if not settled:
+            self._lose(self.waiting)
+        self.waiting = {}
         self.starts += 1
         self.todo: deque[do.Effect] = deque()
         self.inbox: deque[Any] = deque()
@@ -187,7 +203,7 @@ class World:
         return (search + jobs)[0]
 
     def _connect(self) -> None:
-        self.clock.advance(0.1)
+        self._pass(0.1)
         self.connected = True
         self.seen = {identity: replace(seen, proved=max(seen.proved, 1)) for identity, seen in self.seen.items()}
         self.inbox.append(Connected())
@@ -203,8 +219,15 @@ class World:
             promise(bool(times), "nothing more happens, and not all is over")
             self.advance(min(times))
 
+    def _pass(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        if seconds > 0:
+            for identity, before in self.waiting.items():  # They took their place, and nothing has synced that.
+                self.unsynced.setdefault(identity, before)
+            self.waiting = {}
+
     def advance(self, at: float) -> None:
-        self.clock.advance(max(0.0, at - self.clock()))
+        self._pass(max(0.0, at - self.clock()))
         for view in self.executions():
             if view.due is not None and view.due <= self.clock():
                 self.see(identity_of(view), fired="job" if view.due == view.deadline else "step")
@@ -275,9 +298,12 @@ class World:
             self.soon.appendleft(NotSaved(newest, "full", withheld))
             return
         identity = record.identity
-        self.unsynced = {}
-        if record.phase is Phase.DONE and identity in self.disk:
-            self.unsynced[identity] = self.disk[identity]
+        if record.phase is not Phase.DONE:
+            self.unsynced = {}
+        elif identity in self.disk:
+            self.unsynced.setdefault(identity, self.disk[identity])
+            if self.disk[identity].phase in self.MAY_STAND:
+                self.waiting[identity] = self.disk[identity]
         self.disk[identity] = records.load(records.dump(record))
         self.just_saved = True
         unheard = identity in self.runs or any(isinstance(event, Finished) for event in self.inbox)
@@ -363,21 +389,25 @@ class World:
         self.see(run.identity, **changes)
         return code
 
-    def reboot(self, *, lost: bool = False) -> None:
+    def reboot(self, *, lost: bool = False, settled: bool = True) -> None:
         self.boot += 1
         self.reboot_for = None
         if lost:
             self.device = self.synced
-            self.disk.update(self.unsynced)
-            for identity in self.unsynced:  # What the lost record said is forgotten.
-                self.see(identity, over=0)
+            self._lose(self.unsynced)
         for run in self.runs.values():
             cuts = dict(self.seen[run.identity].cuts)
             if run.going and run.identity in self.disk:
                 self.see(run.identity, cuts=tuple({**cuts, run.verb: cuts.get(run.verb, 0) + 1}.items()))
         self.runs, self.unsynced = {}, {}
         self.device = self.synced = self.device.start()
-        self.start()
+        self.start(settled=settled)
+
+    def _lose(self, before: Mapping[Identity, Record]) -> None:
+        """Bring back what records of finished executions were to replace; what those said is forgotten."""
+        self.disk.update(before)
+        for identity in before:
+            self.see(identity, over=0)
 
     # --- what is known ---------------------------------------------------------------------------------------------
 

@@ -118,6 +118,8 @@ class World:
     boot: int = 1
     starts: int = 0
     disk: dict[Identity, bytes] = field(default_factory=dict)
+    #: What the disk may still hold in the place of ends, until time passes: the reports that were owed.
+    unsettled: dict[Identity, bytes] = field(default_factory=dict)
     disk_full: bool = False
     processes: dict[Identity, Verbing] = field(default_factory=dict)
     exits: dict[tuple[Identity, Verb, int], int | None] = field(default_factory=dict)
@@ -169,6 +171,9 @@ class World:
     def start(self) -> None:
         """Start the agent: what it had in memory is gone."""
         self.starts += 1
+        if self.faults and self.rng.random() < 0.5:
+            self.disk.update(self.unsettled)
+        self.unsettled = {}
         self.inbox.clear()
         self.asked.clear()
         self.connected = False
@@ -220,6 +225,9 @@ class World:
     def _carry_out(self, effect: Any) -> list[Any]:  # noqa: C901, PLR0912, PLR0915 - one case an effect
         match effect:
             case Save(record):
+                before = self.disk.get(record.identity)
+                if record.phase is Phase.DONE and before and records.load(before).phase is Phase.REPORTING:
+                    self.unsettled[record.identity] = before
                 self.disk[record.identity] = records.dump(record)
             case Forget(identity):
                 self.disk.pop(identity, None)
@@ -348,6 +356,7 @@ class World:
         times = [at for at in (self.state.next_due(), self.service.next_deadline()) if at is not None]
         if times:
             self.clock.advance(max(0.0, min(times) - self.clock()) + 0.001)
+            self.unsettled = {}
         self.service.tick()
         self.fire()
 

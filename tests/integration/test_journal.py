@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from thingjobs.model import Identity, JobId, Phase, Plan, Record, Result, Status
 from thingjobs.runner import Runner, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 FIRST = Record(
     Identity(JobId("fw-1"), 1, 1_790_000_000),
@@ -116,6 +117,146 @@ def test_nobody_but_the_agent_can_look_into_the_journal(journal: Journal) -> Non
     assert path.parent.stat().st_mode & 0o777 == 0o700
     # Handlers of another user have to reach their own job's folder.
     assert journal.folder.stat().st_mode & 0o777 == 0o711
+
+
+# --- the end of an execution takes its place when nobody waits -----------------------------------------------------
+
+LAST = replace(THIRD, phase=Phase.DONE, document={}, owed=False, finished_at=5.0, order=1)
+
+
+def fails(*_: object, **__: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def ended(journal: Journal) -> Callable[[], None]:
+    """Save the end of an execution; return what is left to do."""
+    waiting: list[Callable[[], None]] = []
+    journal.save(replace(LAST, order=0), waiting.append)
+    (settle,) = waiting
+    return settle
+
+
+def test_the_end_of_an_execution_is_found_once_it_took_its_place_and_its_parameters_are_gone(journal: Journal) -> None:
+    secret = replace(THIRD, plan=replace(THIRD.plan, params={"key": "hidden"}))
+    path = saved(journal, FIRST, SECOND, secret)
+
+    settle = ended(journal)
+    assert records.load(path.read_bytes()) == secret
+    settle()
+
+    assert journal.load() == Found((Loaded(LAST),))
+    (content,) = listing(path.parent).values()
+    assert b"hidden" not in content
+
+
+@pytest.mark.parametrize("before", [(), (FIRST,), (FIRST, SECOND), (THIRD, SECOND)])
+def test_an_end_does_not_wait_where_the_disk_does_not_hold_it_as_a_report(
+    journal: Journal, before: tuple[Record, ...]
+) -> None:
+    saved(journal, *before)
+    waiting: list[Callable[[], None]] = []
+
+    journal.save(replace(LAST, order=0), waiting.append)
+
+    assert not waiting
+    assert journal.load() == Found((Loaded(LAST),))
+
+
+def test_an_end_does_not_wait_where_the_folder_is_another_one_by_now(journal: Journal) -> None:
+    saved(journal, THIRD)
+    shutil.rmtree(journal.folder)
+    waiting: list[Callable[[], None]] = []
+
+    journal.save(replace(LAST, order=0), waiting.append)
+
+    assert not waiting
+    assert journal.load() == Found((Loaded(LAST),))
+
+
+def test_an_end_does_not_wait_where_the_report_could_not_be_saved(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(journal, FIRST, SECOND)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fails)
+        with pytest.raises(StateError):
+            journal.save(THIRD)
+    waiting: list[Callable[[], None]] = []
+
+    journal.save(replace(LAST, order=0), waiting.append)
+
+    assert not waiting
+    assert journal.load() == Found((Loaded(LAST),))
+
+
+def test_an_agent_that_dies_before_the_end_took_its_place_finds_what_it_reports_once_more(journal: Journal) -> None:
+    path = saved(journal, FIRST, SECOND, THIRD)
+    ended(journal)
+    journal.close()
+
+    again = Journal(journal.folder)
+    again.open()
+
+    assert again.load() == Found((Loaded(THIRD),))
+    assert not path.with_suffix(".tmp").exists()
+    again.close()
+
+
+def test_what_only_reports_is_durable_and_leaves_nothing_to_do(journal: Journal) -> None:
+    waiting: list[Callable[[], None]] = []
+
+    journal.save(FIRST, waiting.append)
+
+    assert not waiting
+    assert journal.load() == Found((Loaded(FIRST),))
+
+
+def test_an_end_that_was_forgotten_or_whose_folder_was_deleted_meanwhile_is_no_error(journal: Journal) -> None:
+    saved(journal, THIRD)
+    settle = ended(journal)
+    journal.forget(FIRST.identity)
+    settle()
+
+    saved(journal, THIRD)
+    settle = ended(journal)
+    shutil.rmtree(journal.folder)
+    journal.look()
+    settle()
+
+    assert journal.load() == Found(())
+
+
+def test_an_end_takes_its_place_with_the_room_of_the_reserve(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(journal, FIRST, SECOND, THIRD)
+    settle = ended(journal)
+    rename = os.rename
+
+    def full(*args: Any, **more: Any) -> None:
+        if (journal.folder / "reserve").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(*args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", full)
+        settle()
+
+    assert journal.load() == Found((Loaded(LAST),))
+    assert journal.reserve_lost
+
+
+def test_an_end_that_cannot_take_its_place_is_told_and_leaves_the_report_that_is_owed(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(journal, FIRST, SECOND, THIRD)
+    settle = ended(journal)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", fails)
+        with pytest.raises(StateError, match=r"cannot write the journal in .*the disk fails"):
+            settle()
+
+    assert journal.load() == Found((Loaded(THIRD),))
+    assert not path.with_suffix(".tmp").exists()
 
 
 # --- damage: of single bytes, see test_journal_bytes.py ------------------------------------------------------------

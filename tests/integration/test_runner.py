@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -917,7 +918,7 @@ def test_cleaning_what_was_never_run_is_no_error(bench: Bench) -> None:
 
 
 def test_only_the_newest_logs_are_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thingjobs.runner.MAX_LOGS", 3)
+    monkeypatch.setattr("thingjobs.runner.leftovers.MAX_LOGS", 3)
     logs = bench.state / "logs"
     logs.mkdir(parents=True)
     for number in range(6):
@@ -937,6 +938,51 @@ def test_folders_of_executions_that_are_no_more_are_swept_away(bench: Bench) -> 
     bench.runner.sweep({IDENTITY.key})
 
     assert [path.name for path in (bench.state / "jobs").iterdir()] == [IDENTITY.key]
+
+
+def test_the_log_of_an_execution_that_nobody_put_away_is_kept(bench: Bench) -> None:
+    bench.run("echo last words")
+
+    bench.runner.sweep(set())
+
+    assert list((bench.state / "jobs").iterdir()) == []
+    assert "last words" in (bench.state / "logs" / f"{IDENTITY.key}.log").read_text()
+
+
+def test_a_log_that_was_kept_is_not_replaced_by_what_is_left_of_its_folder(bench: Bench) -> None:
+    bench.run("echo last words")
+    kept = bench.state / "logs" / f"{IDENTITY.key}.log"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("all of it")
+
+    bench.runner.sweep(set())
+
+    assert kept.read_text() == "all of it"
+
+
+def test_only_an_execution_that_left_nothing_of_its_own_left_little(bench: Bench) -> None:
+    assert not bench.runner.left_little(IDENTITY)
+    bench.run("echo out; echo err >&2")
+    assert bench.runner.left_little(IDENTITY)
+    bench.run(": >file")
+    assert not bench.runner.left_little(IDENTITY)
+
+
+def test_a_folder_that_its_handler_closed_is_opened_for_the_next_verb(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.run("chmod 0 ..")
+    folder = bench.state / "jobs" / IDENTITY.key
+    mkdir = Path.mkdir
+
+    def closed(path: Path, *args: Any, **more: Any) -> None:  # As for an agent that is not root.
+        if path == folder / "work" and folder.stat().st_mode & 0o777 == 0:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        mkdir(path, *args, **more)
+
+    monkeypatch.setattr(Path, "mkdir", closed)
+
+    assert bench.run("exit 0").code == 0
 
 
 def test_sweeping_a_folder_that_never_was_is_no_error(bench: Bench) -> None:

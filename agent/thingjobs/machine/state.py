@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from thingjobs.model import Phase, Plan, Record, Verb
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from thingjobs.machine.effects import Effect
     from thingjobs.model import Execution, Identity
     from thingjobs.policy import Settings
+
+Value = TypeVar("Value")
 
 #: The plan of an execution that is not judged yet, or was refused.
 NO_PLAN = Plan(handler="", argv=())
@@ -57,6 +59,22 @@ class Kind(StrEnum):
     PROGRESS = "progress"
     ASK = "ask"
     REPORT = "report"
+
+
+def changed(value: Value, changes: Mapping[str, object]) -> Value:
+    """Return a copy of a frozen value with slots that checks nothing when it is made, with some fields changed.
+
+    It is `dataclasses.replace` in half of its time: a job makes some eighty copies.
+
+    Raises:
+        AttributeError: there is no such field.
+    """
+    copy = object.__new__(type(value))
+    for name in value.__slots__:  # type: ignore[attr-defined]
+        object.__setattr__(copy, name, getattr(value, name))
+    for name, new in changes.items():
+        object.__setattr__(copy, name, new)
+    return copy
 
 
 class Timer(StrEnum):
@@ -198,16 +216,16 @@ class Job:
         """Return a copy; names of Record's fields change the record, the others the job."""
         own = {name: changes.pop(name) for name in tuple(changes) if name in _JOB_FIELDS}
         if changes:
-            own["record"] = replace(own.get("record", self.record), **changes)
-        return replace(self, **own)
+            own["record"] = changed(own.get("record", self.record), changes)
+        return changed(self, own)
 
     def at(self, timer: Timer, when: float) -> Job:
         """Return a copy with `timer` due at `when`."""
-        return replace(self, timers={**self.timers, timer: when})
+        return changed(self, {"timers": {**self.timers, timer: when}})
 
     def without(self, *timers: Timer) -> Job:
         """Return a copy without `timers`."""
-        return replace(self, timers={key: due for key, due in self.timers.items() if key not in timers})
+        return changed(self, {"timers": {key: due for key, due in self.timers.items() if key not in timers}})
 
 
 _JOB_FIELDS = frozenset(Job.__slots__)

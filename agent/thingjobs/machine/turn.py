@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from thingjobs.machine.effects import Effect, Note, Send
-from thingjobs.machine.state import Job, Kind, Now, Open, State, Timer
+from thingjobs.machine.state import Job, Kind, Now, Open, State, Timer, changed
 from thingjobs.model import NOTHING, Deadline
 from thingjobs.policy import MAX_REMEMBERED, REPLY_TIMEOUT, Settings
 from thingjobs.wire import legal_details
@@ -53,7 +52,7 @@ class Turn:
 
     def change(self, **changes: object) -> None:
         """Change fields of the state."""
-        self.state = replace(self.state, **changes)  # type: ignore[arg-type]
+        self.state = changed(self.state, changes)
 
     def remember(self, identity: Identity) -> None:
         """Take an execution for over, however late the service speaks of it once more; the oldest are forgotten."""

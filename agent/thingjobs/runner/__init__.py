@@ -18,7 +18,8 @@ from thingjobs import boot
 from thingjobs.errors import FULL, ScarceError, StateError
 from thingjobs.exits import Exit
 from thingjobs.machine.events import Ending, Evidence, Finished
-from thingjobs.runner import cgroup, exits, given, leftovers
+from thingjobs.runner import cgroup, exits, given
+from thingjobs.runner.leftovers import Leftovers
 from thingjobs.runner.papers import Papers
 from thingjobs.runner.place import HOLD, Account, Place, account_for, homes, own_home
 from thingjobs.runner.process import Started, put_into, start
@@ -40,13 +41,10 @@ __all__ = ["INHERITED", "Runner", "Settings"]
 
 log = logging.getLogger("thingjobs")
 
-MAX_LOGS = 50
 #: A verb that could not be watched, for want of a thread, is tried again after this.
 SHORT_SECONDS = 30.0
 #: What is short may come back; a read-only disk or a failing one may be mended.
 SCARCE = (*FULL, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
-#: An emptied folder that waits for the next execution.
-SPARE = "spare"
 
 
 @contextlib.contextmanager
@@ -83,7 +81,7 @@ class Runner:
         #: Executions that are not at their place in the state folder.
         self._aside: dict[Identity, Place] = {}
         self._papers = Papers(settings)
-        self._spare = settings.state / SPARE
+        self._leftovers = Leftovers(settings)
         self._looked_for_tree = False
         self._tree_found: Tree | None = None
         self._warned: set[str] = set()
@@ -169,8 +167,7 @@ class Runner:
             if tree := self._tree():
                 tree.sweep({identity.key}, spare=False)
         elif account is None or account.owner is None:
-            with contextlib.suppress(OSError):
-                self._spare.rename(place.folder)
+            self._leftovers.take_spare(place)
 
     def _confined(self, started: Started, run: Run) -> Started:
         """Put a process into a cgroup of its own, where there are such; say once a handler what limits are not kept."""
@@ -357,6 +354,10 @@ class Runner:
 
     # --- afterwards -----------------------------------------------------------------------------------------------
 
+    def left_little(self, identity: Identity) -> bool:
+        """Return whether what an execution left takes no room to speak of, and no time to remove."""
+        return self._place(identity).holds_little()
+
     def clean(self, identity: Identity) -> None:
         """Remove an execution's folder and keep its log."""
         self.waiting.end(identity)
@@ -364,21 +365,8 @@ class Runner:
         place = self._place(identity)
         self._settled.discard(identity)
         self._papers.forget(identity)
-        leftovers.keep_log(place, self._settings.state / "logs", identity.key, MAX_LOGS)
-        if self._aside.pop(identity, None) is not None or not self._may_be_used_again(place, watcher):
-            place.remove()
-
-    def _may_be_used_again(self, place: Place, watcher: Watcher | None) -> bool:
-        """Keep an emptied folder for the next execution; False if nothing was kept."""
-        return watcher is not None and watcher.silent and self._ours(place) and place.give_back(self._spare)
-
-    @staticmethod
-    def _ours(place: Place) -> bool:
-        """Return whether the handler ran as the agent itself: only then the next one may have its folder."""
-        try:
-            return place.work.lstat().st_uid == os.geteuid()
-        except OSError:
-            return False
+        aside = self._aside.pop(identity, None) is not None
+        self._leftovers.put_away(place, fit=not aside and watcher is not None and watcher.silent)
 
     def sweep(self, keep: set[str]) -> None:
         """Remove what earlier agents left of executions that are not among the keys `keep`: a crash came in between.
@@ -387,10 +375,9 @@ class Runner:
             OSError: it cannot be known what there is.
         """
         boot.spare_files()
-        leftovers.remove_others(self._settings.state, self._settings.runtime, keep)
+        self._leftovers.remove_others(keep)
         if tree := self._tree():
             tree.sweep(keep)
-        Place(self._spare).remove()
 
     def let_go(self) -> None:
         """Stop watching; what runs goes on, for the next agent to find."""

@@ -87,7 +87,7 @@ def last_words(folder: Path) -> bytes:
 
 
 def collect(folder: Path, target: Path) -> bool:
-    """Put the parts of the log in `folder` together in `target`; return whether there was any.
+    """Put the parts of the log in `folder` together in `target`, whole or not at all; return whether there was any.
 
     Raises:
         OSError: it could not be written.
@@ -96,11 +96,17 @@ def collect(folder: Path, target: Path) -> bool:
     if not parts:
         return False
     target.parent.mkdir(mode=0o700, exist_ok=True)
-    with target.open("wb") as out:
-        for index, part in enumerate(parts):
-            if index == 1:
-                out.write(b"\n[thingjobs: output is left out here]\n")
-            out.write(part)
+    unfinished = target.with_name(f".{target.name}")
+    try:
+        with unfinished.open("wb") as out:
+            for index, part in enumerate(parts):
+                if index == 1:
+                    out.write(b"\n[thingjobs: output is left out here]\n")
+                out.write(part)
+        unfinished.replace(target)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
     return True
 
 

@@ -101,22 +101,26 @@ class Place:
         Raises:
             OSError: it could not be made.
         """
-        self.folder.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self.folder.mkdir(mode=0o711, exist_ok=True)
+        try:
+            self.work.mkdir(mode=0o700, exist_ok=True)
+        except (FileNotFoundError, PermissionError):  # The latter: the verb before took its own account's rights.
+            self.folder.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o711, exist_ok=True)
+            self.folder.chmod(0o711)
+            self.work.mkdir(mode=0o700, exist_ok=True)
         self.folder.chmod(0o711)
-        self.work.mkdir(mode=0o700, exist_ok=True)
         for name in (*STREAMS, HOLD):
-            path = self.folder / name
+            path = f"{self.folder}/{name}"
             with contextlib.suppress(FileNotFoundError):
-                if path.lstat().st_mode == stat.S_IFIFO | 0o600:
+                if os.lstat(path).st_mode == stat.S_IFIFO | 0o600:
                     continue
-                path.unlink()
+                os.unlink(path)  # noqa: PTH108 - as the others here: a Path for each costs what its call does
             os.mkfifo(path, 0o600)
             self._give(path, account)
         self._give(self.work, account)
 
     @staticmethod
-    def _give(path: Path, account: Account | None) -> None:
+    def _give(path: Path | str, account: Account | None) -> None:
         if account is not None and account.owner is not None:
             os.chown(path, *account.owner, follow_symlinks=False)
 
@@ -192,12 +196,20 @@ class Place:
         fds: list[int] = []
         try:
             for name in STREAMS:
-                fds.append(_open_pipe(self.folder / name))  # noqa: PERF401 - what was opened must be known to be closed
+                fds.append(_open_pipe(f"{self.folder}/{name}"))  # noqa: PERF401 - what was opened must be known to be closed
         except OSError:
             for fd in fds:
                 os.close(fd)
             raise
         return fds[0], fds[1], fds[2]
+
+    def holds_little(self) -> bool:
+        """Return whether nothing is in the handler's folder but what the agent wrote."""
+        try:
+            with os.scandir(self.work) as found:
+                return all(entry.name == JOB for entry in found)
+        except OSError:
+            return False
 
     def remove(self) -> None:
         """Remove the folder and all in it; what resists stays."""
@@ -228,12 +240,12 @@ def _written(job: Json) -> bytes:
     return json.dumps(job, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
-def _open_pipe(path: Path) -> int:
+def _open_pipe(path: str) -> int:
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     if stat.S_ISFIFO(os.fstat(fd).st_mode):
         return fd
     os.close(fd)
-    raise FileExistsError(errno.EEXIST, "is not a pipe", str(path))
+    raise FileExistsError(errno.EEXIST, "is not a pipe", path)
 
 
 # --- beside the disk ----------------------------------------------------------------------------------------------

@@ -305,12 +305,16 @@ class Device:
         return ledger.read_text().splitlines()
 
     def _look(self, job: Job | None) -> None:
-        """While no agent lives, nothing is there but what belongs to the job that it worked on."""
-        ours = f"{job.id}." if job else "nothing"
+        """While no agent lives, nothing is there but what belongs to the job that it worked on.
+
+        What the job before left may wait to be put away.
+        """
+        ours = (f"{job.id}.",) if job else ()
+        theirs = tuple(f"{one.id}." for one in self.done[-1:]) if job else ()
         state = self.agent.state
         left = [path for path in (state / "journal").iterdir() if path.suffix != ".json"]
         left += (state / "jobs").iterdir() if (state / "jobs").exists() else []
-        assert [path.name for path in left if not path.name.startswith(ours)] == [], job
+        assert [path.name for path in left if not path.name.startswith((*ours, *theirs))] == [], job
         assert [folder for folder in self._folders_in_use() if not folder.startswith(ours)] == [], job
         for done in self.done[-1:] if job else self.done:
             self._look_back(done)
@@ -320,7 +324,8 @@ class Device:
         if job.damage is not None:
             return
         (path,) = (self.agent.state / "journal").glob(f"{job.id}.*.json")
-        record = records.load(path.read_bytes())
+        waiting = path.with_suffix(".tmp")  # It was about to take its place.
+        record = records.load((waiting if waiting.exists() else path).read_bytes())
         assert (record.phase, record.owed, record.late) == (Phase.DONE, False, ""), record
         assert record.result is not None
         assert record.result.status == self.service.execution(self.thing, job.id).status

@@ -126,9 +126,9 @@ def mark_journal(fate: Fate) -> None:
     saving = ["", ""]
     save = journal.Journal.save
 
-    def noted(self: journal.Journal, record: Any) -> None:
+    def noted(self: journal.Journal, record: Any, later: Any) -> None:
         saving[:] = record.identity.job_id, record.phase.value
-        save(self, record)
+        save(self, record, later)
         saving[:] = "", ""
 
     def before(step: tuple[Any, ...]) -> None:
@@ -138,7 +138,7 @@ def mark_journal(fate: Fate) -> None:
         job = job or (name.split(".")[0] if "." in name else NO_JOB)
         fate.point(job, " ".join([step[0], name.rpartition(".")[2], phase]).rstrip())
 
-    journal.Journal.save = noted  # type: ignore[method-assign]
+    journal.Journal.save = noted  # type: ignore[method-assign, assignment]
     vars(journal)["os"] = Watched(before)
 
 
@@ -148,7 +148,7 @@ def mark_loop(fate: Fate) -> None:
     from thingjobs.machine import step
     from thingjobs.machine.effects import Note, Reboot
 
-    do = doer.Doer.do
+    do, put = doer.Doer.do, doer.Doer._put_away
 
     def done(self: doer.Doer, effect: Effect) -> None:
         identity = doer.about(effect)
@@ -169,7 +169,14 @@ def mark_loop(fate: Fate) -> None:
             fate.point(job, " ".join(["event", type(event).__name__, *detail(event)]))
         return step(state, event, now)
 
+    def put_away(self: doer.Doer, identity: Any) -> Any:
+        fate.point(identity.job_id, "before put away")
+        events = put(self, identity)
+        fate.point(identity.job_id, "after put away")
+        return events
+
     doer.Doer.do = done  # type: ignore[method-assign]
+    doer.Doer._put_away = put_away  # type: ignore[method-assign]
     vars(daemon)["step"] = stepped
 
 

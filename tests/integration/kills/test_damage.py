@@ -50,11 +50,11 @@ def test_when_the_last_generation_is_damaged_apply_runs_once_at_most_and_is_undo
         assert happened[-2:] == ["rollback begins", "rollback ends"]
 
 
-@pytest.mark.parametrize(("phase", "damage"), [("claiming", flip), ("done", cut)])
+@pytest.mark.parametrize(("point", "damage"), [("after Save claiming.1", flip), ("before put away.1", cut)])
 def test_a_damaged_generation_before_or_after_all_steps_costs_nothing(
-    bench: Bench, phase: str, damage: Callable[[Path], None]
+    bench: Bench, point: str, damage: Callable[[Path], None]
 ) -> None:
-    bench.killed("whole", [(f"after Save {phase}.1",)], damage)
+    bench.killed("whole", [(point,)], damage)
 
     ((status, _, happened),) = bench.outcomes()
     assert status == "SUCCEEDED"

@@ -290,9 +290,9 @@ def test_a_power_cut_on_trial_ends_no_upgrade(unit: Unit, trees: Trees, shop: Sh
     cut = {
         "thingjobs/journal.py": (
             (
-                "        done = record.phase is Phase.DONE\n        self.look()\n",
+                "        key, done = record.identity.key, record.phase is Phase.DONE\n        self.look()\n",
                 CUT.format(phase=phase).lstrip("\n")
-                + "        done = record.phase is Phase.DONE\n        self.look()\n",
+                + "        key, done = record.identity.key, record.phase is Phase.DONE\n        self.look()\n",
             ),
         )
     }
