@@ -164,9 +164,12 @@ def members(group: int) -> list[int]:
 
 
 def environment(pid: int) -> list[bytes]:
-    """Return the environment that a process was started with, as NAME=VALUE; empty when it cannot be known."""
+    """Return the environment that a process was started with, as NAME=VALUE.
+
+    It is empty when it cannot be known: of a process that is just becoming another program, for one.
+    """
     try:
-        return _content(f"/proc/{pid}/environ").split(b"\0")
+        return [entry for entry in _content(f"/proc/{pid}/environ").split(b"\0") if entry]
     except OSError:
         return []
 

@@ -128,6 +128,26 @@ def test_a_daemon_ends_with_the_verb_that_made_it(bench: Bench, end: str) -> Non
     assert not alive(bench.pid())
 
 
+def test_a_daemon_that_is_just_becoming_another_program_ends_with_the_verb(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In the middle of exec(2), the kernel gives an empty environment.
+    content, looked_at = boot._content, set()
+
+    def becoming(path: str) -> bytes:
+        if not path.endswith("/environ") or path in looked_at:
+            return content(path)
+        looked_at.add(path)
+        return b""
+
+    monkeypatch.setattr(boot, "_content", becoming)
+
+    bench.run(f"{DAEMON} exit 0")
+
+    assert f"/proc/{bench.pid()}/environ" in looked_at
+    assert not alive(bench.pid())
+
+
 def test_a_daemon_ends_with_a_verb_that_is_killed(bench: Bench, eventually: Callable[..., Any]) -> None:
     bench.start(f"trap '' TERM; {DAEMON} while :; do sleep 1000; done")
     eventually((bench.work / "pid").exists)
