@@ -213,12 +213,16 @@ class Journal:
     def _save(self, record: Record, *, durable: bool) -> None:
         key, data = record.identity.key, records.dump(record, self._born.get(record.identity.key))
         write = self._replace if durable else self._write_beside
+        self._with_room(partial(write, key, data))
+
+    def _with_room(self, change: Callable[[], None]) -> None:
+        """Change something in the folder; on a full disk once more, with the room of the reserve."""
         try:
-            write(key, data)
+            change()
         except OSError as error:
             if error.errno not in FULL or not self.give_up_reserve():
                 raise
-            write(key, data)
+            change()
 
     def _replace(self, key: str, data: bytes) -> None:
         with self._removing_unused(key):
@@ -238,12 +242,7 @@ class Journal:
         """
         try:
             with self._removing_unused(key):
-                try:
-                    self._exchange(key, keep=False)
-                except OSError as error:
-                    if error.errno not in FULL or not self.give_up_reserve():
-                        raise
-                    self._exchange(key, keep=False)
+                self._with_room(partial(self._exchange, key, keep=False))
         except FileNotFoundError:
             pass  # The folder was deleted meanwhile, and what is known was saved anew.
         except OSError as error:
