@@ -120,20 +120,17 @@ def test_the_end_of_a_verb_is_heard_although_nothing_can_be_opened(hand: Hand) -
 
 
 def test_the_exit_status_is_the_handlers_although_its_folder_was_deleted(hand: Hand) -> None:
-    hand.runner.spawn(hand.order("echo on; read line <gate; exit 7"))
+    hand.runner.spawn(hand.order("read line <gate; exit 7"))
     work = hand.folder / "state" / "jobs" / IDENTITY.key / "work"
     os.mkfifo(work / "gate")
-    gate = os.open(work / "gate", os.O_RDWR)
     hand.runner.go(IDENTITY)
-    hand.inbox.get(timeout=30)  # It wrote something: so its gate is about to be opened.
-    os.write(gate, b"go\n")
-    reader = os.open(work / "gate", os.O_RDWR)
+    gate = os.open(work / "gate", os.O_WRONLY)  # Waits until the handler has opened it.
 
     shutil.rmtree(hand.folder / "state")
+    os.write(gate, b"go\n")
 
     assert hand.ended().ending.code == 7
     os.close(gate)
-    os.close(reader)
 
 
 def test_a_process_that_was_not_let_go_says_that_nothing_ran(hand: Hand) -> None:
