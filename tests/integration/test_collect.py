@@ -14,7 +14,7 @@ import sys
 import tarfile
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ TARGET = "thingjobs_handlers.collect:Collect"
 SECRET = "?X-Amz-Signature=s3cr3t"
 PATIENT = Rules(first_pause_s=0.01, longest_pause_s=0.01, attempts=3, stall_s=0.5)
 #: For what is to be counted: a loaded machine is no stalled server.
-UNHURRIED = Rules(first_pause_s=0.01, longest_pause_s=0.01, attempts=3, stall_s=60.0)
+UNHURRIED = replace(PATIENT, stall_s=60.0)
 
 
 class Bucket(ThreadingHTTPServer):
