@@ -307,7 +307,7 @@ class Deadline:
     boot: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Record:
     """All that the journal keeps of one execution; the truth after a crash.
 
