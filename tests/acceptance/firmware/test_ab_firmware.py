@@ -226,8 +226,10 @@ def cuts_of(machine: Machine) -> list[Cut]:
     requests = []
     for name in machine.requests:
         counted[name] += 1
-        # What is asked for as soon as there is a connection may belong to the update before.
-        if "$next" not in name or counted[name] == 1:
+        # What is asked for as soon as there is a connection may belong to the update before; and how often progress is
+        # told, beside the claim and the reboot, is a matter of how long it takes.
+        most = 1 if "$next" in name else 2 if name.endswith("IN_PROGRESS") else counted[name]
+        if counted[name] <= most:
             requests += [Cut(where, name, counted[name]) for where in ("request", "reply")]
     boots = [Cut("boot", "", number) for number in range(1, machine.boots + 1)]
     return [*steps, *exits, *requests, *boots]
