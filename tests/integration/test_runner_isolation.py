@@ -786,11 +786,38 @@ def test_controllers_are_given_while_they_are_needed_and_not_longer(bench: Bench
     bench.run("exit 0", resources=Resources(memory=MIB))
     assert given.read_text() == "+memory"
 
-    given.write_text("memory pids")
     subprocess.run(["rm", "-r", str(fake)], check=True)
+    bench.runner.clean(IDENTITY)
+    given.write_text("memory pids")
     Tree(fake.parent).sweep(set())
     with contextlib.suppress(OSError):
         assert given.read_text().startswith("-pids")
+
+
+def test_nobody_takes_away_what_was_just_given(bench: Bench, fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    inside, go_on = threading.Event(), threading.Event()
+
+    def cells(_: Tree) -> list[Path]:
+        inside.set()
+        go_on.wait(PATIENCE_SECONDS)
+        return []
+
+    monkeypatch.setattr(cgroup, "_write", lambda _, value: order.append(value))
+    monkeypatch.setattr(Tree, "_cells", cells)
+    (fake.parent / "cgroup.subtree_control").write_text("memory")
+    tree = Tree(fake.parent)
+    tidies = threading.Thread(target=tree.leave, args=(Cell(fake.parent / "gone"),))
+    gives = threading.Thread(target=tree.make, args=("ends-new", Resources(memory=MIB)))
+    tidies.start()
+    assert inside.wait(PATIENCE_SECONDS)
+    gives.start()
+    gives.join(0.3)  # It would be done by then.
+    go_on.set()
+    for thread in (tidies, gives):
+        thread.join(PATIENCE_SECONDS)
+
+    assert order[:2] == ["-memory", "+memory"]
 
 
 def test_a_process_of_another_namespace_is_not_taken_for_our_own_group(tmp_path: Path) -> None:

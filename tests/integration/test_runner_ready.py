@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import marshal
 import os
 import queue
 import signal
 import sys
 import tempfile
+import termios
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,6 +126,39 @@ def test_nothing_of_the_handler_is_imported_before_its_go(bench: Bench, eventual
     bench.runner.go(IDENTITY)
     bench.finished()
     assert (bench.work / "imported").exists()
+
+
+def test_a_job_that_comes_in_parts_is_waited_for(bench: Bench, eventually: Callable[..., Any]) -> None:
+    bench.runner.spawn(bench.run(slot="b"))
+    job = bench.runner._papers.read(IDENTITY)
+    (bench.work / "job.json").unlink()
+    started = taken(bench)
+    for part in (b"go\n", *batched(marshal.dumps(job, 4))):
+        os.write(started.gate, part)
+        eventually(lambda: fcntl.ioctl(started.gate, termios.FIONREAD, bytes(4)) == bytes(4))
+    os.close(started.gate)
+    eventually(lambda: exits.stored(started.exit_file).complete)
+
+    assert exits.stored(started.exit_file).code == 0
+    started.family.kill()
+    started.child.wait(PATIENCE_SECONDS)
+    for fd in (started.family.pidfd, started.exit_fd, *started.pipes):
+        os.close(fd)
+
+
+def batched(data: bytes) -> list[bytes]:
+    return [data[at : at + 100] for at in range(0, len(data), 100)]
+
+
+def test_one_that_does_not_listen_yet_keeps_its_agent_waiting_for_nothing(bench: Bench) -> None:
+    bench.runner.spawn(bench.run())
+    started = taken(bench)
+    nobody, gate = os.pipe()
+    replace(started, gate=gate).go({"much": "b" * 100_000})
+
+    assert os.read(nobody, 3) == b"go\n"
+    os.close(nobody)
+    started.abandon()
 
 
 def _waits_for_go(children: Path) -> bool:

@@ -20,12 +20,17 @@ from thingjobs.handler import Failed, HandlerSignal, Outcome, Reject, Retry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
 #: What `python -I -c` runs: the same as `-m thingjobs.child`, sooner.
 START = "import sys; from thingjobs.child import end, main; end(main(sys.argv[1:]))"
 #: Names the descriptor of the exit file while the process waits for its go; where it is not set, nobody says go.
 GATE = "JOB_GATE"
+#: By this word it is let go; behind it, what job.json says may follow, as `marshal` writes it.
+GO = b"go\n"
+#: Names the exit file itself, to which the process may write how it is about to end; where it is not set, nobody asks.
+EXIT = "JOB_EXIT"
 #: The exit status of a verb that failed; why is in its events.
 RAISED = 1
 #: The exit status of `Retry`.
@@ -39,6 +44,8 @@ _INNOCENT = frozenset({
     "math", "select", "termios", "unicodedata", "zlib",
 })
 # fmt: on
+#: What tells the agent with which status this process is about to end; none where nobody asks.
+_LAST_WORD: list[Callable[[int], None]] = []
 #: Annotations of params that mean a dict even where their parts are only known to type checkers.
 _PLAIN = frozenset({"dict", "Dict", "Mapping", "MutableMapping", "Json", "JSON", "Any", "object"})
 
@@ -216,32 +223,53 @@ def main(arguments: list[str]) -> int:
     return answer(arguments)
 
 
-def _wait_for_go() -> None:
+def _wait_for_go() -> dict[str, Any] | None:
     """Wait until the agent says go on standard input, and end here, and the shim too, if it died before it did.
 
     Nothing of the handler's was imported until then, nor job.json read: the agent may still change its mind.
+
+    Returns:
+        What job.json says, if the agent said that as well.
     """
     exit_file = os.environ.pop(GATE, "")
     if not exit_file:
-        return
-    if os.read(0, 3) != b"go\n":
+        return None
+    said = b""
+    while more := os.read(0, 65536):
+        said += more
+    if not said.startswith(GO):
         os.write(int(exit_file), b"never\n")
         os.killpg(0, 9)
     os.close(int(exit_file))
     nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     os.dup2(nothing, 0)
     os.close(nothing)
+    return _told_with(said)
+
+
+def _told_with(go: bytes) -> dict[str, Any] | None:
+    """Return the job that came with the go; None: job.json has to be read, for which a library is loaded."""
+    import marshal  # noqa: PLC0415 - here it is this agent's own words that are read
+
+    try:
+        job = marshal.loads(go[len(GO) :])  # noqa: S302
+    except (EOFError, ValueError, TypeError):  # None came, or not all of it.
+        return None
+    return job if isinstance(job, dict) else None
 
 
 def _verb(target: str) -> int:
-    _wait_for_go()
+    exit_file = os.environ.pop(EXIT, "")
+    job = _wait_for_go()
     try:
         folder, events = os.environ["JOB_DIR"], os.environ["JOB_EVENTS"]
-        context = JobContext(read_job(folder), folder, os.open(events, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
+        context = JobContext(job or read_job(folder), folder, os.open(events, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
     except (KeyError, OSError, ValueError) as error:
         print(f"thingjobs.child: cannot run {target}: {_words(error)}; the agent makes all that", file=sys.stderr)  # noqa: T201
         return RAISED
     context.listen()
+    if exit_file:
+        _LAST_WORD.append(_last_word(exit_file, events))
     gc.freeze()  # What is here by now is Python's and ours: `end` need not look at it.
     if sys.stdout:  # No text may fail a job because the log cannot show it, and each line is a sign of life.
         sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
@@ -268,10 +296,31 @@ def end(status: int) -> NoReturn:
             for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
                 if stream is not None:
                     stream.flush()
+            for say in _LAST_WORD:
+                say(status)
             os._exit(status)
     except BaseException:  # noqa: BLE001, S110 - what others made may raise anything when it is looked at
         pass
     sys.exit(status)
+
+
+def _last_word(exit_file: str, events: str) -> Callable[[int], None]:
+    """Return what stores how this process, and no copy of it, is about to end, and wakes the agent.
+
+    For the kernel to take an interpreter apart takes longer than most verbs do. What a shim stores has no leading
+    zeros. Both files are opened at the end: a handler may have closed whatever was open, and opened files of its own
+    under the same numbers.
+    """
+    own = os.getpid()
+
+    def say(status: int) -> None:
+        if os.getpid() == own:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOFOLLOW
+            store, wake = os.open(exit_file, flags), os.open(events, flags)
+            os.write(store, b"%04d\n" % (status & 0xFF))
+            os.write(wake, b"\n")
+
+    return say
 
 
 def _nothing_left() -> bool:

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import subprocess
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from thingjobs.runner.waiting import Waiting
 from thingjobs.runner.watcher import Subject, Watcher, said_before
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from thingjobs.machine.effects import Run
     from thingjobs.machine.events import Progressed
@@ -43,6 +44,8 @@ log = logging.getLogger("thingjobs")
 
 #: A verb that could not be watched, for want of a thread, is tried again after this.
 SHORT_SECONDS = 30.0
+#: What is left of a verb whose end was told is gone at once, unless the kernel is stuck with it.
+GONE_SECONDS = 3.0
 #: What is short may come back; a read-only disk or a failing one may be mended.
 SCARCE = (*FULL, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
@@ -121,10 +124,14 @@ class Runner:
             return self._make(run, self._prepared(run, account), account).process
 
     def _make(self, run: Run, place: Place, account: Account | None) -> Started:
-        environment = self._environment(place, run.verb, account)
-        started = start(place, run, environment=environment, account=account, boot_id=self._settings.boot)
+        if before := self._watchers.get(run.record.identity):
+            self._see_gone([before])
+        environment, confine = self._environment(place, run.verb, account), self._tree() is not None
+        boot_id = self._settings.boot
+        started = start(place, run, environment=environment, account=account, boot_id=boot_id, confine=confine)
         started = self._confined(started, run)
-        started.warm()
+        if confine:
+            started.warm()
         self.waiting.hold(run, started)
         return started
 
@@ -191,6 +198,8 @@ class Runner:
         if found is None:
             return
         run, started = found
+        self._see_gone(self._watchers.values())
+        job = self._papers.read(identity) if started.eager else {}
         subject = self._subject(run.record, run.verb, run.attempt, started.family, started.pipes)
         watcher = None
         try:
@@ -204,7 +213,7 @@ class Runner:
             ending = Ending(Exit.LATER, reason=f"it could not be watched: {error}", after=SHORT_SECONDS)
             self._put(Finished(identity, run.verb, run.attempt, ending))
             return
-        started.go()
+        started.go(job)
 
     def _subject(
         self, record: Record, verb: Verb, attempt: int, family: Family, pipes: tuple[int, int, int]
@@ -221,6 +230,18 @@ class Runner:
             grace=self._settings.grace,
             memory=record.plan.resources.memory,
         )
+
+    @staticmethod
+    def _see_gone(watchers: Iterable[Watcher]) -> None:
+        """Wait until nothing is left of verbs whose end was told: no other runs beside them.
+
+        Whatever the kernel is stuck with is waited for once: the agent has more to do.
+        """
+        until = time.monotonic() + GONE_SECONDS
+        for watcher in watchers:
+            if watcher.told and not watcher.stuck:
+                watcher.join(max(0.0, until - time.monotonic()))
+                watcher.stuck = watcher.is_alive()
 
     def _watch(self, watcher: Watcher) -> None:
         watcher.start()
@@ -365,6 +386,8 @@ class Runner:
         place = self._place(identity)
         self._settled.discard(identity)
         self._papers.forget(identity)
+        if watcher is not None:
+            self._see_gone([watcher])
         aside = self._aside.pop(identity, None) is not None
         self._leftovers.put_away(place, fit=not aside and watcher is not None and watcher.silent)
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,6 +131,8 @@ class Tree:
     """The part of the cgroup tree that is the agent's."""
 
     base: Path
+    #: Held while controllers are given or taken away: one verb is begun while another is buried.
+    _giving: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def make(self, name: str, resources: Resources) -> tuple[Cell, list[str]]:
         """Make the cgroup of a verb; return with it the limits that cannot be kept.
@@ -138,10 +141,11 @@ class Tree:
             OSError: it cannot be made.
         """
         cell = Cell(self.base / name)
-        cell.path.mkdir(exist_ok=True)
-        for controller, _, _ in wanted(resources):
-            self._give("+", controller)
-        return cell, cell.limit(resources)
+        with self._giving:
+            cell.path.mkdir(exist_ok=True)
+            for controller, _, _ in wanted(resources):
+                self._give("+", controller)
+            return cell, cell.limit(resources)
 
     def find(self, name: str) -> Cell | None:
         """Return the cgroup of a verb that an earlier agent made."""
@@ -188,9 +192,10 @@ class Tree:
             given = (self.base / "cgroup.subtree_control").read_text("ascii").split()
         except OSError:
             return
-        if given and not self._cells():
-            for controller in given:
-                self._give("-", controller)
+        with self._giving:
+            if given and not self._cells():
+                for controller in given:
+                    self._give("-", controller)
 
     def _give(self, sign: str, controller: str) -> None:
         with contextlib.suppress(OSError):

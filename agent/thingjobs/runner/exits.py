@@ -24,14 +24,16 @@ class Stored:
     """What stands in the exit file of one run of a verb.
 
     Attributes:
-        complete: the shim wrote its line, which is the last thing it does.
+        complete: the shim wrote its line, which is the last thing it does; or the handler did, as its last act.
         never: the verb was never let go: nothing ran.
         code: a shell's exit status, None when there is none that makes sense.
+        early: the handler did, and the shim has not seen it end.
     """
 
     complete: bool
     never: bool = False
     code: int | None = None
+    early: bool = False
 
 
 def open_exit(path: Path) -> int:
@@ -66,9 +68,11 @@ def stored_in(fd: int) -> Stored:
 
 
 def _understood(head: bytes, end: bytes) -> Stored:
-    line, newline, _ = head.partition(b"\n")
+    line, newline, rest = head.partition(b"\n")
     code = int(line) if newline and line.isdigit() else None
-    return Stored(end == b"\n", head == NEVER, code)
+    # As `thingjobs.child` writes it: no shell stores leading zeros.
+    early = not rest and len(line) == 4 and line.startswith(b"0")
+    return Stored(end == b"\n", head == NEVER, code, early)
 
 
 def signal_name(code: int | None) -> str:

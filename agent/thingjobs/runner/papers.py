@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,11 @@ class Papers:
             place.prepare(place.exit_file(run.verb, run.attempt), account)
         place.write_first_job(job, account)
         self._jobs[record.identity] = job
+
+    def read(self, identity: Identity) -> Json:
+        """Return what a handler reads that begins now: as it comes out of JSON."""
+        job: Json = json.loads(json.dumps(self._jobs.get(identity, {})))
+        return job
 
     def renew(self, record: Record, place: Place, change: Callable[[Json], Json]) -> None:
         """Put another revision of job.json in its place.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -75,9 +76,14 @@ def account_for(plan: Plan) -> Account | None:
 def own_home() -> str:
     """Return the agent's own home."""
     try:
-        return pwd.getpwuid(os.geteuid()).pw_dir
+        return _home_of(os.geteuid())
     except KeyError:  # A container may run as a number that has no name.
         return "/"
+
+
+@functools.cache  # What was not found is looked for again.
+def _home_of(uid: int) -> str:
+    return pwd.getpwuid(uid).pw_dir
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,14 @@ and stays, and with it what is in the pipes, until an agent has read that and ki
 say of a handler's death ("Killed") goes nowhere: the handler's own last words are the reason.
 
 A handler class is run by our own `thingjobs.child`. It is started before the go, and waits for it by itself: the start
-of an interpreter takes longer than all else around a short job.
+of an interpreter takes longer than all else around a short job. It gets its job with the go, and stores its exit status
+itself as its last act; the shim does so too, when it has seen it end.
 """
 
 from __future__ import annotations
 
 import contextlib
+import marshal
 import os
 import signal
 import subprocess
@@ -20,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from thingjobs import boot
-from thingjobs.child import GATE, START
+from thingjobs.child import EXIT, GATE, GO, START
 from thingjobs.model import Process
 from thingjobs.runner.exits import NEVER, open_exit
 from thingjobs.runner.sweep import SHIM_NAME, Family
@@ -30,9 +32,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from thingjobs.machine.effects import Run
+    from thingjobs.model import Json
     from thingjobs.runner.cgroup import Cell, Tree
     from thingjobs.runner.place import Account, Place
 
+#: The word by which a shim lets an interpreter start.
+READY = b"ready\n"
+#: Every Python since 3.4 reads it; the one that is started may be another than the one that runs here by now.
+MARSHAL_VERSION = 4
 #: What the shim exits with by itself: nothing ran.
 SHIM_FAILED = 125
 
@@ -45,7 +52,7 @@ def _shim(program: str) -> str:
     return f"""\
 read -r go || {{ echo never >>"$1"; exit {SHIM_FAILED}; }}
 exec 3<>"$JOB_EVENTS" 4>>"$1" 5>&2 6<&0 2>/dev/null </dev/null || exit {SHIM_FAILED}
-hold=${{1%/*}}/hold
+file=$1 hold=${{1%/*}}/hold
 shift
 trap : TERM INT HUP
 ({program})
@@ -59,7 +66,7 @@ read -r status <>"$hold"
 
 SHIM = _shim('exec "$@" 2>&5 3>&- 4>&- 5>&- 6<&-')
 #: The first word that it reads is only that it is where it belongs; the go is for the program that it starts.
-EAGER_SHIM = _shim(f'export {GATE}=4; exec "$@" 2>&5 <&6 3>&- 5>&- 6<&-')
+EAGER_SHIM = _shim(f'export {GATE}=4 {EXIT}="$file"; exec "$@" 2>&5 <&6 3>&- 5>&- 6<&-')
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +85,19 @@ class Started:
     def warm(self) -> None:
         """Let its interpreter start, if it has one of ours: it is where it belongs."""
         if self.eager:
-            self._say(b"ready\n")
+            self._say(READY)
 
-    def go(self) -> None:
-        """Let it begin."""
-        self._say(b"go\n")
+    def go(self, job: Json) -> None:
+        """Let it begin; the go ends where the pipe does.
+
+        Args:
+            job: what stands in job.json. An interpreter of ours is told here too, as far as the pipe has room for that.
+        """
+        self._say(GO)
+        if self.eager:
+            os.set_blocking(self.gate, False)
+            with contextlib.suppress(ValueError):  # It is nested too deep for that.
+                self._say(marshal.dumps(job, MARSHAL_VERSION))
         os.close(self.gate)
 
     def _say(self, word: bytes) -> None:
@@ -107,8 +122,18 @@ class Started:
                 os.close(fd)
 
 
-def start(place: Place, run: Run, *, environment: Mapping[str, str], account: Account | None, boot_id: str) -> Started:
+def start(
+    place: Place, run: Run, *, environment: Mapping[str, str], account: Account | None, boot_id: str, confine: bool
+) -> Started:
     """Make the process of a verb, waiting for its go, in a place that was prepared for the run.
+
+    Args:
+        place: where it works.
+        run: what is to run.
+        environment: of the handler.
+        account: who it is to be.
+        boot_id: of this boot.
+        confine: it is to be put into a cgroup, and `warm` then says that its interpreter may start.
 
     Raises:
         OSError: it could not be made; nothing is left of it.
@@ -129,6 +154,8 @@ def start(place: Place, run: Run, *, environment: Mapping[str, str], account: Ac
         held.callback(os.close, err)
         eager = any(word.endswith(START) for word in run.record.plan.argv)
         shim = EAGER_SHIM if eager else SHIM
+        if eager and not confine:  # Before it can wait for that.
+            os.write(gate, READY)
         argv = ["/bin/sh", "-c", shim, SHIM_NAME.decode(), str(exit_file), *run.record.plan.argv]
         since = boot.moment()
         child = _spawn(argv, (wait, out, err), place.work, environment, account)

@@ -74,11 +74,18 @@ class Family:
         else:
             self.kill()
 
-    def sweep(self) -> None:
-        """End what is left, once the shim is gone, unless it is meant to stay."""
+    def is_alone(self) -> bool:
+        """Return whether nobody was started beside the shim and its handler, so that nothing is to be ended or kept.
+
+        False where something may be meant to stay: what that is, is seen only once the handler is gone.
+        """
+        return not self.keeps and self._had_no_children()
+
+    def sweep(self, *, alone: bool = False) -> None:
+        """End what is left, once the shim is gone, unless it is meant to stay; alone: only a cgroup can be left."""
         if self.cell is not None and self.tree is not None:
             (self.tree.leave if self.keeps else self.tree.end)(self.cell)
-        elif not self.keeps and not self._had_no_children():
+        elif not self.keeps and not alone and not self._had_no_children():
             end_marked(self.work, lambda: boot.younger(self.pid, self.since))
 
     def wait(self, seconds: float) -> None:

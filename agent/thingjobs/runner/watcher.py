@@ -16,6 +16,7 @@ import termios
 import threading
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from thingjobs.exits import Exit
@@ -46,6 +47,8 @@ MAX_SAID_BYTES = 2 * 1024 * 1024
 EVENT_SHARE, EVENT_BURST_SECONDS = 0.2, 0.1
 #: A killed process is gone at once, unless the kernel is stuck with it.
 DEATH_SECONDS = 10.0
+#: More than it takes the kernel to take a handler apart that had gigabytes.
+SEEN_SECONDS = 2.0
 PATIENCE_TRIES, PATIENCE_PAUSE = 120, 0.5
 
 
@@ -56,7 +59,7 @@ class Subject:
     Attributes:
         child: the shim if it is our own child, None after a re-adoption.
         pipes: the reading ends of stdout, stderr and the events, in this order; closed by the watcher.
-        exit_file: where the shim writes the exit status.
+        exit_file: where the exit status is stored.
         exit_fd: the same, open for reading; closed by the watcher. -1: it is gone.
         family: all that the verb started; its pidfd is closed by the watcher.
         grace: seconds between SIGTERM and SIGKILL.
@@ -117,6 +120,12 @@ class Watcher(threading.Thread):
         self._stored = exits.Stored(complete=False)
         #: Pipes that nobody has open for writing: they would be told ready for ever.
         self._silent: set[int] = set()
+        #: There was never more of it than its shim and its handler.
+        self._alone = False
+        #: Its end is told; what the kernel still does to it is soon over, and with that this thread.
+        self.told = False
+        #: It was not: it is not waited for again.
+        self.stuck = False
         #: After the end: nothing that this verb started can write into its pipes any more.
         self.silent = False
 
@@ -148,7 +157,7 @@ class Watcher(threading.Thread):
             self._poller.register(fd, select.POLLIN)
         try:
             # An earlier agent may have read the wake-up.
-            over = self._child is None and self._has_stored()
+            over = self._child is None and self._is_over()
             while not over and not self._let_go:
                 over = self._turn()
             if over:
@@ -179,8 +188,8 @@ class Watcher(threading.Thread):
         self._want(time.monotonic())
         if self._events not in ready:
             return False
-        # By an empty line among the events the shim says that it stored the exit status; others may say so too.
-        over = self._has_stored()
+        # By an empty line among the events the exit status is said to be stored; whoever may say so.
+        over = self._is_over()
         self._pace.spent(time.thread_time() - began, time.monotonic())
         return over
 
@@ -268,6 +277,17 @@ class Watcher(threading.Thread):
             self._said = replace(self._said, cloud=None)
             self._wanted_at = now
 
+    def _is_over(self) -> bool:
+        """Return whether it is stored how it ended.
+
+        What a handler stores as its last act counts where it is alone. Else it has to be gone before anybody can say
+        what it left behind: then its shim's word is waited for.
+        """
+        if not self._has_stored():
+            return False
+        self._alone = self._family.is_alone()
+        return self._alone or not self._stored.early
+
     def _has_stored(self) -> bool:
         self._stored = exits.stored_in(self._subject.exit_fd)
         return self._stored.complete
@@ -279,18 +299,29 @@ class Watcher(threading.Thread):
         self._drain()
         if (self._stored.complete or self._has_stored()) and self._stored.code != 0:
             self._keep(replace(self._said, reason=self._reason()))
+        # Nobody is left who could say more, or is to be ended: how long the kernel takes to bury a handler and its
+        # shim keeps no report waiting.
+        if self._alone and self._stored.code == 0:
+            self._tell_end(self._ending(None))
+        self._wait_for_shim()
         status = _patiently(self._end_shim, None)
         out_of_memory = _patiently(self._family.ran_out_of_memory, otherwise=False)
-        _patiently(self._family.sweep, None)
+        _patiently(partial(self._family.sweep, alone=self._alone), None)
         self._drain()
         self.silent = all(_at_end(fd) for fd in (self._out, self._err, self._events))
         self._end_words()
         if self._said.broken:
             self._log.append(b"\n[thingjobs: %d lines in $JOB_EVENTS were no events]\n" % self._said.broken)
+        if self.told:
+            return
         ending = self._ending(status)
         if out_of_memory and ending.code != 0:
             reason = f"it used more memory than its limit of {size(self._subject.memory)}"
             ending = replace(ending, code=None, signal="SIGKILL", reason=reason)
+        self._tell_end(ending)
+
+    def _tell_end(self, ending: Ending) -> None:
+        self.told = True
         self._put(Finished(self._subject.identity, self._subject.verb, self._subject.attempt, ending))
 
     def _end_words(self) -> None:
@@ -309,6 +340,19 @@ class Watcher(threading.Thread):
         else:
             status = self._child.wait()
         return None if self._stored.complete else status
+
+    def _wait_for_shim(self) -> None:
+        """Wait until the shim has seen the end of a handler that stored it itself: then it is gone, and buried."""
+        until = time.monotonic() + SEEN_SECONDS
+        waiting = select.poll()
+        for fd in (self._family.pidfd, self._events):
+            waiting.register(fd, select.POLLIN)
+        # It may have told so before this was called, and nobody be woken any more.
+        while self._has_stored() and self._stored.early and (left := until - time.monotonic()) > 0:
+            ready = {fd for fd, _ in waiting.poll(left * 1000)}
+            if self._family.pidfd in ready:
+                return
+            self._read(ready)
 
     def _drain(self) -> None:
         """Read what is in the pipes now, and not what somebody who may stay goes on to write."""
