@@ -133,7 +133,7 @@ def test_the_end_of_a_python_handler_is_told_though_its_shim_has_not_seen_it(
     assert bench.ended().code == 0
     assert stored(bench, record).early
     bench.runner.clean(record.identity)
-    assert boot.start_time(shim_of(record)) is None
+    eventually(lambda: boot.start_time(shim_of(record)) is None)
 
 
 @pytest.mark.parametrize("keeps", [False, True])
