@@ -9,7 +9,9 @@ same words for what goes wrong, and so that another thread can end them at any t
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
+import os
 import socket
 import ssl
 import threading
@@ -35,7 +37,7 @@ BROKE_OFF = "its answer broke off in the middle"
 class Held:
     """The socket of the connection, to be shut from another thread, whatever its own is waiting for.
 
-    TLS takes a socket over, and until it has shaken hands there is no object to be had: so a duplicate is held.
+    What is held is a duplicate: its owner may close the socket at any time, and its number be that of another then.
 
     Args:
         link: where to.
@@ -54,7 +56,7 @@ class Held:
         return self._socket is None
 
     def dial(self) -> socket.socket:
-        """Open a connection, through the proxy if there is one, and hold it from now on.
+        """Open a connection, through the proxy if there is one; it is cut by the bell until TLS begins.
 
         Raises:
             OSError: it cannot be, or it was cut.
@@ -63,14 +65,18 @@ class Held:
         self.drop()
         with contextlib.closing(Bell()) as bell:
             self._bell = bell
-            sock = Dial(self._link, bell, self._cut).reach()
-        with contextlib.ExitStack() as undo, self._lock:
-            undo.callback(sock.close)
+            return Dial(self._link, bell, self._cut).reach()
+
+    def hold(self, sock: socket.socket) -> None:
+        """Hold a connection that is about to shake hands.
+
+        Raises:
+            OSError: it was cut, or there is no descriptor left.
+        """
+        with self._lock:
             if self._cut.is_set():
                 raise ConnectionAbortedError("stopped")
-            self._socket = sock.dup()
-            undo.pop_all()
-        return sock
+            self._socket = socket.socket(fileno=os.dup(sock.fileno()))
 
     def drop(self) -> None:
         """Forget what is held: its owner has closed it."""
@@ -96,6 +102,7 @@ class Adapter(HTTPAdapter):
 
     def __init__(self, context: ssl.SSLContext, held: Held) -> None:
         self._context = context
+        self._context.sslsocket_class = _shaking_hands(held)
         self._held = held
         super().__init__(pool_connections=1, pool_maxsize=1)
 
@@ -109,8 +116,31 @@ class Adapter(HTTPAdapter):
             conn.ConnectionCls = _holding(self._held)
 
 
+def _shaking_hands(held: Held) -> type[ssl.SSLSocket]:
+    """Return a kind of TLS socket that is held from its handshake on.
+
+    Not before: a socket that was shut, or reset by the other end, is refused when TLS takes it over, and Python up to
+    3.12 does not close it then. It asks for the name of the other end first, so that is where it is noticed.
+    """
+
+    class Socket(ssl.SSLSocket):
+        def getpeername(self) -> Any:
+            try:
+                return super().getpeername()
+            except OSError:
+                problem = self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or errno.ECONNRESET
+                self.close()
+                raise OSError(problem, os.strerror(problem)) from None
+
+        def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature is Python's
+            held.hold(self)
+            super().do_handshake(block)
+
+    return Socket
+
+
 def _holding(held: Held) -> type[HTTPSConnection]:
-    """Return a kind of connection that is opened as those of MQTT are, and held from its first packet on.
+    """Return a kind of connection that is opened as those of MQTT are, and forgotten when it is closed.
 
     So a proxy is spoken to by `proxy`, which urllib3 need not know of, and nor is PySocks needed.
     """

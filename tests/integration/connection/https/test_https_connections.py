@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
+import struct
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,12 +22,13 @@ from thingjobs.jobs import (
 )
 from thingjobs.model import Status, ThingName
 from thingjobs.testing import JobsService, Lost
+from thingjobs.transport.https_adapter import Held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.integration.connection.conftest import Device, Swallowing
-    from tests.integration.connection.https.conftest import Hang
+    from tests.integration.connection.https.conftest import Asker, Hang
 
     from thingjobs.testing.web import WebJobsService
     from thingjobs.transport.https import HttpsTransport, Site
@@ -160,3 +164,34 @@ def test_stop_while_nobody_takes_the_connection_is_quick_and_leaves_nothing_behi
     device.stop()
     assert time.monotonic() - began < AT_ONCE_SECONDS
     assert device.empty()
+
+
+@pytest.mark.parametrize("by", ["us", "the other end"])
+def test_an_end_between_tcp_and_tls_leaves_no_descriptor_behind(
+    by: str,
+    new_asker: Callable[[Site], Asker],
+    new_site: Callable[[int], Site],
+    held: Callable[[], set[object]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dial = Held.dial
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as peers:
+
+        def then_end(held_one: Held) -> socket.socket:
+            mine = dial(held_one)
+            peer = peers.enter_context(listener.accept()[0])
+            if by == "us":
+                held_one.cut()
+                peer.sendall(b"x")  # to a socket that was shut Linux answers with a reset
+            else:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                peer.close()  # which is a reset, too
+            return mine
+
+        monkeypatch.setattr(Held, "dial", then_end)
+        asker = new_asker(new_site(listener.getsockname()[1]))
+        before = held()
+        with pytest.raises(OSError, match="stopped" if by == "us" else "reset by peer") as caught:
+            asker.ask(GetPending("t1"))
+        peers.close()
+        assert not held() - before, f"while {caught.value} is looked at"
