@@ -17,9 +17,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from thingjobs import boot
+from thingjobs.marked import end_marked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from thingjobs.boot import Moment
 
 MAX_ANSWER = 64 << 10
 #: How often is looked whether the child ended although somebody else holds its output.
@@ -60,6 +63,7 @@ def ask(argv: Sequence[str], *, seconds: float, user: str | None = None, questio
         AskError: it failed, took too long, or printed more than it may.
     """
     mark = os.urandom(16).hex()
+    since = boot.moment()
     try:
         child = _start(argv, user, question, mark)
     except KeyError:
@@ -71,7 +75,7 @@ def ask(argv: Sequence[str], *, seconds: float, user: str | None = None, questio
     try:
         status = _listen(child, output, time.monotonic() + seconds)
     finally:
-        _end(child, mark)
+        _end(child, mark, since)
     if status is None:
         raise AskError(f"it took longer than {seconds:g} s")
     if len(output.answer) > MAX_ANSWER:
@@ -147,14 +151,12 @@ def _status(child: subprocess.Popen[bytes], *, wait: float | bool = False) -> in
         time.sleep(0.01)
 
 
-def _end(child: subprocess.Popen[bytes], mark: str) -> None:
-    """Kill the child's group, and whoever left it, and let go of all."""
+def _end(child: subprocess.Popen[bytes], mark: str, since: Moment | None) -> None:
+    """Kill the child's group, and whoever left it, and let go of all; `since` is a moment before it began."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
-    for pid in boot.processes():
-        if f"{MARK}={mark}".encode() in boot.environment(pid):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+    # Until it is waited for below, its number is nobody else's, and tells which processes can have come of it.
+    end_marked(f"{MARK}={mark}".encode(), lambda: boot.younger(child.pid, since))
     for pipe in (child.stdout, child.stderr):
         if pipe is not None:
             pipe.close()

@@ -1,7 +1,6 @@
 """Ending a verb whole: by its cgroup, or by its process group and then whatever else knows the job's folder.
 
-A process that made a session of its own is in no group of ours any more, but it has its environment from us, and
-JOB_DIR in it is different for each execution. One that hides even that escapes where there are no cgroups.
+By JOB_DIR in its environment, which is different for each execution, is found what made a session of its own.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ import contextlib
 import os
 import select
 import signal
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from thingjobs import boot
+from thingjobs.marked import end_marked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,10 +26,6 @@ if TYPE_CHECKING:
 SHIM_NAME = b"thingjobs"
 #: The shim, the handler itself, and the agent's thread that watches them.
 OWN_FORKS = 3
-#: So often is looked again at a process whose environment cannot be seen.
-DOUBTS = 20
-#: A process that starts others as it dies is followed so often, with pauses that grow to 10 ms.
-ROUNDS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +81,7 @@ class Family:
         if self.cell is not None and self.tree is not None:
             (self.tree.leave if self.keeps else self.tree.end)(self.cell)
         elif not self.keeps and not alone and not self._had_no_children():
-            end_marked(self.work, lambda: boot.younger(self.pid, self.since))
+            _end_marked(self.work, lambda: boot.younger(self.pid, self.since))
 
     def wait(self, seconds: float) -> None:
         """Wait for the end of the shim."""
@@ -117,7 +112,7 @@ class Family:
     def _signal_group(self, number: signal.Signals) -> None:
         if self.adopted and self._is_gone():
             # Nobody keeps its number for us, which is that of the group: it may be somebody else's by now.
-            end_marked(self.work, lambda: boot.members(self.pid))
+            _end_marked(self.work, lambda: boot.members(self.pid))
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
@@ -130,24 +125,9 @@ class Family:
         return bool(looking.poll(0))
 
 
-def end_marked(work: Path, candidates: Callable[[], Iterable[int]]) -> None:
+def _end_marked(work: Path, candidates: Callable[[], Iterable[int]]) -> None:
     """Kill those processes among the candidates whose environment has the job's folder, until none is left."""
-    mark = b"JOB_DIR=" + os.fsencode(work)
-    doubts = DOUBTS
-    for number in range(ROUNDS):
-        environments = {pid: boot.environment(pid) for pid in candidates()}
-        left = [pid for pid, environment in environments.items() if mark in environment]
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        if not left:
-            unknown = [pid for pid, environment in environments.items() if not environment]
-            if not unknown or not doubts:
-                return
-            # One that ended as we looked may have started another behind our back; one that is about to become
-            # another program shows no environment until it is that.
-            doubts = doubts - 1 if any(boot.may_have_environment(pid) for pid in unknown) else 0
-        time.sleep(min(0.0005 * (number + 1), 0.01))
+    end_marked(b"JOB_DIR=" + os.fsencode(work), candidates)
 
 
 def end_verbs(folder: Path) -> bool:
@@ -164,5 +144,5 @@ def end_verbs(folder: Path) -> bool:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
     if found:
-        end_marked(folder / "work", boot.processes)
+        _end_marked(folder / "work", boot.processes)
     return found
