@@ -734,6 +734,25 @@ def test_a_folder_without_a_manifest_is_no_handler_and_who_asks_for_it_is_told(f
         registry.get("firmware")
 
 
+def test_a_file_that_cannot_be_run_is_no_handler_and_who_asks_for_it_is_told(folder: Path) -> None:
+    (folder / "greet").write_text("#!/bin/sh\n")
+    registry = Registry([folder])
+
+    assert "greet" not in registry.names()
+    with pytest.raises(HandlerError, match=rf"there is no handler greet .*chmod \+x {folder}/greet\)") as caught:
+        registry.get("greet")
+    assert caught.value.code is Code.HANDLER_UNKNOWN
+
+
+def test_chmod_is_not_the_advice_where_it_would_not_help(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(folder, "greet")
+    # As on a file system that is mounted noexec, or for an account that may not.
+    monkeypatch.setattr(os, "access", lambda *_args, **_more: False)
+
+    with pytest.raises(HandlerError, match=r"greet cannot be run by this account, or not from this file system\)"):
+        Registry([folder]).get("greet")
+
+
 @pytest.mark.parametrize("name", ["a b", "ä", "a\nb", "-x", "x" * 129])
 def test_a_name_that_is_none_is_broken(folder: Path, name: str) -> None:
     program(folder, name)

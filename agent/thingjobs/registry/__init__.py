@@ -126,8 +126,8 @@ class Registry:
             return HandlerError(Code.HANDLER_BROKEN, f"handler {shown(name)} cannot be found: {self._classes.problem}")
         known = ", ".join(self.names()) or "none"
         reason = f"there is no handler {shown(name)} on this device; there are: {known}"
-        nearly = self._executables.without_manifest(name)
-        return HandlerError(Code.HANDLER_UNKNOWN, f"{reason} ({nearly} has no manifest.json)" if nearly else reason)
+        nearly = self._executables.nearly(name)
+        return HandlerError(Code.HANDLER_UNKNOWN, f"{reason} ({nearly})" if nearly else reason)
 
     # --- params ---------------------------------------------------------------------------------------------------
 

@@ -49,9 +49,14 @@ class Executables:
         """Return where there are handlers of that name, usable or not."""
         return [path for path in self._places(name) if _is_one(path)]
 
-    def without_manifest(self, name: str) -> Path | None:
-        """Return a folder of that name, which is no handler because it has no manifest; None if there is none."""
-        return next((path for path in self._places(name) if os.path.isdir(path)), None)  # noqa: PTH112 - never raises
+    def nearly(self, name: str) -> str:
+        """Return why what has that name is no handler, a sentence; "" if nothing has it."""
+        for path in self._places(name):
+            if os.path.isdir(path):  # noqa: PTH112 - never raises
+                return f"{shown(str(path))} has no {MANIFEST}"
+            if os.path.isfile(path):  # noqa: PTH113
+                return _why_not_run(path)
+        return ""
 
     def _places(self, name: str) -> list[Path]:
         if "/" in name or name.startswith(".") or "\0" in name or not name:
@@ -183,6 +188,14 @@ def _program_problems(root: Path, program: str) -> list[str]:
         return [f"{MANIFEST}: exec names {shown(program)}, which cannot be found: {error.strerror}"]
     if not stat.S_ISREG(mode):
         return [f"{MANIFEST}: exec names {shown(program)}, which is no file"]
-    if not mode & 0o111:
-        return [f"{shown(str(path))} cannot be run; run chmod +x {shown(str(path))}"]
-    return []
+    return [] if mode & 0o111 else [_why_not_run(path)]
+
+
+def _why_not_run(path: Path) -> str:
+    name = shown(str(path))
+    try:
+        if path.stat().st_mode & 0o111:
+            return f"{name} cannot be run by this account, or not from this file system"
+    except OSError as error:
+        return f"{name} cannot be looked at: {error.strerror}"
+    return f"{name} cannot be run; run chmod +x {name}"
