@@ -306,7 +306,8 @@ def _how_it_ends(record: Record) -> str:
     result = record.result
     if result is None or record.phase not in (Phase.REPORTING, Phase.REFUSING):
         return ""
-    return f": {result.status}" + (f", {result.code}: {result.reason}" if result.code else "")
+    why = ": ".join(filter(None, (result.code, result.reason)))
+    return f": {result.status}" + (f", {why}" if why else "")
 
 
 def _wants_another(job: Job) -> bool:

@@ -289,6 +289,22 @@ def test_a_job_that_waits_is_shown_with_its_reason_and_what_stands_behind_it(
     assert status[2] == "  next  b#1"
 
 
+def test_a_job_that_found_nothing_to_do_does_not_look_like_one_that_did_it(
+    local: Local, cli: Cli, python_with_probe: Path
+) -> None:
+    cli.python = python_with_probe
+    for name, answer in (("done", "needed"), ("easy", "as wanted")):
+        local.job(name, {"handler": "probe", "params": {"answer": answer, "log": str(local.out / "calls")}})
+    why = "already as wanted; nothing was changed"
+
+    told = local.run()
+
+    assert re.search(rf"^✓ easy .* SUCCEEDED .*\n +{why}$", told.out, re.MULTILINE), told.out
+    assert told.out.count(why) == 1
+    status = cli("status", *local.words).out.splitlines()
+    assert status[[line.startswith("  last  ✓ easy#1") for line in status].index(True) + 1].strip() == why
+
+
 def test_a_job_that_failed_is_shown_with_where_its_log_is(local: Local) -> None:
     local.handler("talks", "echo the valve is stuck; exit 3")
     local.job("one", {"handler": "talks"})

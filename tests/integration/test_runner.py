@@ -308,6 +308,24 @@ def test_the_last_words_on_stderr_are_the_reason(bench: Bench) -> None:
     assert (ending.code, ending.reason) == (1, "no such slot: ä")
 
 
+@pytest.mark.parametrize(
+    ("verb", "code", "reason"),
+    [
+        (Verb.CHECK, 0, ""),
+        (Verb.CHECK, 10, ""),
+        (Verb.CHECK, 75, "no such file"),
+        (Verb.CHECK, 1, "no such file"),
+        (Verb.APPLY, 0, ""),
+        (Verb.APPLY, 10, "no such file"),
+        (Verb.APPLY, 75, "no such file"),
+    ],
+)
+def test_where_all_is_well_noise_on_stderr_is_no_reason(bench: Bench, verb: Verb, code: int, reason: str) -> None:
+    ending = bench.run(f"echo 'no such file' >&2; exit {code}", verb=verb)
+
+    assert (ending.code, ending.reason) == (code, reason)
+
+
 @pytest.mark.parametrize("number", [6, 9, 11, 15])
 def test_the_shells_own_words_about_a_signal_are_not_the_handlers(bench: Bench, number: int) -> None:
     ending = bench.run(f"ulimit -c 0; echo 'out of luck' >&2; kill -{number} $$")
@@ -350,11 +368,12 @@ wait
 echo '{{"progress":100,"details":{{"done":"yes"}}}}' >>"$JOB_EVENTS"
 echo >&2
 echo 'the end' >&2
+exit 3
 """
 
     ending = bench.run(script)
 
-    assert ending == Ending(0, "", "the end", details={"done": "yes"})
+    assert ending == Ending(3, "", "the end", details={"done": "yes"})
     parts = {path.name: path.stat().st_size for path in bench.place.glob("log*")}
     assert sum(parts.values()) <= 256 * 1024
     assert parts["log"] == 128 * 1024
@@ -640,13 +659,13 @@ def test_a_handler_of_another_user_is_that_user_and_has_what_it_needs(
 ) -> None:
     ending = bench.run(
         "id -u >ids; id -g >>ids; id -G >>ids; echo $HOME >>ids; cat job.json >seen;"
-        """ echo '{"details":{"slot":"b"}}' >>$JOB_EVENTS; echo bye >&2""",
+        """ echo '{"details":{"slot":"b"}}' >>$JOB_EVENTS; echo bye >&2; exit 3""",
         user="nobody",
     )
 
     groups = " ".join(str(group) for group in os.getgrouplist("nobody", nobody.pw_gid))
     assert str(agents_group) not in groups.split()
-    assert ending == Ending(0, "", "bye", details={"slot": "b"})
+    assert ending == Ending(3, "", "bye", details={"slot": "b"})
     assert bench.text("ids").splitlines() == [str(nobody.pw_uid), str(nobody.pw_gid), groups, nobody.pw_dir]
     assert json.loads(bench.text("seen"))["jobId"] == "fw-1"
 

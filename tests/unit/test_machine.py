@@ -721,6 +721,32 @@ def test_none_is_made_for_a_claim_whose_result_is_known() -> None:
     assert [type(effect) for effect in driver.effects] == [Save, Send]
 
 
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [("", "already as wanted; nothing was changed"), ("the level is high", "the level is high")],
+)
+def test_who_asks_why_a_job_did_nothing_is_told(said: str, reason: str) -> None:
+    driver = Driver().connected()
+    driver.give(NextChanged(offer()))
+    driver.give(Judged(JOB, EVERYTHING))
+    driver.running(Verb.CHECK)
+    driver.end(Verb.CHECK, 10, reason=said)
+
+    assert driver.job.record.result == Result(Status.SUCCEEDED, reason=reason)
+
+
+@pytest.mark.parametrize(("code", "would"), [(0, "run"), (10, "nothing"), (75, "wait")])
+def test_what_check_says_is_a_part_of_the_answer_to_a_question(code: int, would: str) -> None:
+    driver = Driver().connected()
+    driver.give(NextChanged(offer()))
+    driver.give(Judged(JOB, replace(EVERYTHING, check_only=True)))
+    driver.running(Verb.CHECK)
+    driver.end(Verb.CHECK, code, reason="the level is low")
+
+    assert driver.job.record.result == Result(Status.SUCCEEDED, reason="the level is low")
+    assert driver.job.record.details["would"] == would
+
+
 def test_without_a_journal_apply_does_not_begin_but_verify_does() -> None:
     driver = Driver().connected()
     driver.claimed(replace(PLAN, verbs=frozenset({Verb.APPLY, Verb.VERIFY})))

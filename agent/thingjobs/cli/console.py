@@ -131,9 +131,9 @@ class Console:
         room = " " * (_WAY - len(" → ".join(way)))
         seconds = f"{room}  {paint.style(f'{took:6.1f} s', 'dim')}" if Status.IN_PROGRESS in way else ""
         paint.line(f"{paint.mark(view.status)} {view.job_id.ljust(self._width)}  {steps}{seconds}")
-        reason = view.details.get("reason", "")
-        if reason:
-            self._below(f"{view.details.get('code', '')}: {reason}")
+        why = ": ".join(filter(None, (view.details.get("code"), view.details.get("reason"))))
+        if why:
+            self._below(why)
         if view.status == Status.FAILED:
             self._where_the_log_is(view)
         details = dict(_news(view.details))

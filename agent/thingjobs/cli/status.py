@@ -198,4 +198,4 @@ def _last_entries(paint: Paint, jobs: list[Json]) -> Iterator[str]:
         status = paint.status(ended) + " " * (9 - len(ended))
         yield f"{paint.mark(ended)} {_name(job).ljust(width)}  {status}  {paint.style(when, 'dim')}"
         if job["reason"]:
-            yield f"  {job['code']}: {_brief(job['reason'])}"
+            yield "  " + ": ".join(filter(None, (job["code"], _brief(job["reason"]))))

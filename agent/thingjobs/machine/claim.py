@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     )
     from thingjobs.machine.turn import Turn
 
+#: Why a job succeeded whose `check` found nothing to do: else it would look as if the work had been done.
+AS_WANTED = "already as wanted; nothing was changed"
+
 
 def offered(turn: Turn, execution: Execution, *, probe: bool = False) -> Job:
     """Take a queued execution under consideration; nothing is told to the service yet.
@@ -129,9 +132,11 @@ def _after_check(turn: Turn, job: Job, ending: Ending) -> Job | None:
         return claim(turn, job.with_(result=Result(Status.FAILED, code, reason)))
     match ending.code:
         case Exit.DONE:
-            return claim(turn, _would(job, "run") if only else job)
+            return claim(turn, _would(job, "run", ending.reason) if only else job)
         case Exit.ALREADY:
-            return claim(turn, _would(job, "nothing") if only else job.with_(result=Result(Status.SUCCEEDED)))
+            if only:
+                return claim(turn, _would(job, "nothing", ending.reason))
+            return claim(turn, job.with_(result=Result(Status.SUCCEEDED, reason=ending.reason or AS_WANTED)))
         case Exit.LATER if only:
             return claim(turn, _would(job, "wait", ending.reason))
         case Exit.LATER:

@@ -89,7 +89,7 @@ class Ending:
     Attributes:
         code: its exit code, None if it has none.
         signal: the name of the signal that ended it, "" if none did.
-        reason: what the handler gave as the reason, else the last line it wrote to stderr.
+        reason: what the handler gave as the reason; else, unless all is well, the last line it wrote to stderr.
         fault: the code that the handler gave, "" if none.
         reject: the handler said that this must never be tried here.
         after: seconds that the handler asked to be left alone for, with exit code 75.

@@ -7,7 +7,9 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from thingjobs.exits import Exit
 from thingjobs.machine.events import Ending
+from thingjobs.model import Verb
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +85,15 @@ def signal_name(code: int | None) -> str:
         return signal.Signals(code - 128).name
     except ValueError:
         return f"signal {code - 128}"
+
+
+def reason(verb: Verb, code: int | None, said: Said, last_line: str) -> str:
+    """Return why a verb ended as it did: what the handler gave, else the last line that it wrote to stderr.
+
+    Where all is well, what is on stderr is not why.
+    """
+    well = code == Exit.DONE or (code == Exit.ALREADY and verb is Verb.CHECK)
+    return said.reason or ("" if well else last_line)
 
 
 def ending(code: int | None, said: Said, reason: str) -> Ending:

@@ -298,7 +298,7 @@ class Watcher(threading.Thread):
         """The handler ended, or its shim died: read and keep all that it said, end what it left, tell how it ended."""
         self._drain()
         if (self._stored.complete or self._has_stored()) and self._stored.code != 0:
-            self._keep(replace(self._said, reason=self._reason()))
+            self._keep(replace(self._said, reason=self._reason(self._stored.code)))
         # Nobody is left who could say more, or is to be ended: how long the kernel takes to bury a handler and its
         # shim keeps no report waiting.
         if self._alone and self._stored.code == 0:
@@ -362,8 +362,8 @@ class Watcher(threading.Thread):
                 left -= got
         self._take(self._events, b"\n")  # A last line without its newline is complete now, or was cut and is no JSON.
 
-    def _reason(self) -> str:
-        return discreet(self._said.reason or self._tails[self._err].last_line())
+    def _reason(self, code: int | None) -> str:
+        return discreet(exits.reason(self._subject.verb, code, self._said, self._tails[self._err].last_line()))
 
     def _ending(self, status: int | None) -> Ending:
         if self._stored.never:
@@ -371,7 +371,7 @@ class Watcher(threading.Thread):
         code = self._stored.code
         if code is None and status is not None and status != SHIM_FAILED:
             code = 128 - status if status < 0 else status
-        return exits.ending(code, self._said, self._reason())
+        return exits.ending(code, self._said, self._reason(code))
 
     def close(self) -> None:
         """Close all that was opened to watch."""

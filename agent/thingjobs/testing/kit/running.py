@@ -151,7 +151,7 @@ class Running:
 
     def ending(self, status: int) -> Ending:
         """Return its end as the agent tells it; `status` is a shell's: 128 + N for signal N."""
-        return exits.ending(status, self._said, self._reason())
+        return exits.ending(status, self._said, self._reason(status))
 
     def call(self, status: int | None) -> Call:
         """Return what came of it, for tests; `status` is None if it was never kept."""
@@ -172,8 +172,8 @@ class Running:
             log="".join(self._output),
             broken=said.broken,
         )
-        return made if made.succeeded or made.interrupted else replace(made, reason=self._reason())
+        return made if made.succeeded or made.interrupted else replace(made, reason=self._reason(status))
 
-    def _reason(self) -> str:
+    def _reason(self, status: int | None) -> str:
         lines = "".join(self._errors).strip().splitlines()
-        return self._said.reason or (lines[-1].strip() if lines else "")
+        return exits.reason(self.run.verb, status, self._said, lines[-1].strip() if lines else "")
