@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import ssl
 import time
@@ -167,6 +168,13 @@ class Machine:
     def updates(self, job_id: str) -> list[Any]:
         """Return the bodies of the updates that the service got about a job."""
         return [request.body for request in self.service.requests if request.suffix == f"{job_id}/update"]
+
+    def heard(self, topic: str) -> bool:
+        """Return whether the agent has what was last published to it on a topic: the broker has its acknowledgement."""
+        log = self.broker.log.read_text()
+        last = log.rpartition(f"/{topic}'")
+        sent = re.search(r" PUBLISH to \S+ \(d0, q1, r0, m(\d+), \S+$", last[0])
+        return sent is not None and f"Received PUBACK from {THING} (Mid: {sent[1]}," in last[2]
 
     def late(self, job_id: str) -> str:
         """Wait for the late truth about a job, and return it as the agent shows it."""

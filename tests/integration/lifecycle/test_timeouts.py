@@ -75,7 +75,7 @@ def test_the_jobs_timer_stops_prepare_on_a_device_that_is_cut_off(machine: Machi
     machine.start(LEARN_AFTER=0.3)
     machine.queue("job", "job", in_progress_timeout_minutes=1)
     machine.at("prepare")
-    machine.eventually(lambda: machine.service.ahead)
+    machine.eventually(lambda: machine.heard("jobs/job/get/accepted"))
     machine.broker.pause()
 
     machine.eventually(lambda: "ended" in machine.ran)
