@@ -29,6 +29,7 @@ setup: $(DEV_READY) ## the development environment in .venv, ready for your edit
 
 test: $(DEV_READY) ## all tests; one of them: make test ARGS="-k words_of_its_name"
 	@sh tests/install-mosquitto.sh
+	@sh tests/install-promtool.sh $(BIN)
 	@$(BIN)/python -m pytest -n $$(($$(nproc) + 1)) --dist worksteal $(ARGS)
 
 lint: $(DEV_READY) ## format, lint, types and import rules; changes nothing

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
 #: Debian keeps brokers out of the PATH of ordinary users.
-PROGRAM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
+PROGRAM_PATH = os.pathsep.join(
+    [os.environ.get("PATH", ""), str(Path(sys.executable).parent), "/usr/local/sbin", "/usr/sbin"]
+)
 
 #: How long a test waits for what has to come: only a failure, or a machine that does much else, reaches it.
 PATIENCE_SECONDS = 20.0

@@ -85,6 +85,9 @@ def judged(words: list[str], folder: Path) -> Call:
     from botocore.validate import ParamValidator
 
     service, operation, *rest = words
+    if service == "s3":
+        raise ValueError("the CLI has commands of its own as `s3`, which nobody can judge here; take s3api")
+    service = "s3" if service == "s3api" else service
     try:
         model = _model(service)
     except UnknownServiceError:
