@@ -26,6 +26,8 @@ from thingjobs.manifest import forbidden_cloud, lacking
 from thingjobs.model import Code, Plan, Result, Status
 from thingjobs.redact import redacted
 from thingjobs.registry import DECLARED, Registry, program_problem
+from thingjobs.runner import INHERITED
+from thingjobs.runner.given import DEFAULT_PATH, with_own_commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -200,7 +202,14 @@ def registry_for(config: Config, state: Path | None = None, *, read_only: bool =
         state: the agent's state folder, where copies of handlers are pinned; None: nothing is kept.
         read_only: what is kept there is used, and nothing is written.
     """
-    return Registry(config.handlers.directory, state, account=partial(account, config), read_only=read_only)
+    path = handler_environment(config)["PATH"]
+    return Registry(config.handlers.directory, state, path=path, account=partial(account, config), read_only=read_only)
+
+
+def handler_environment(config: Config) -> dict[str, str]:
+    """Return what handlers get of the agent's own environment and of the configuration."""
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    return {**inherited, "PATH": with_own_commands(inherited.get("PATH", DEFAULT_PATH)), **config.handlers.environment}
 
 
 class Judge:

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from thingjobs import manifest
+from thingjobs import manifest, startable
 from thingjobs.handler import ENTRY_POINT_GROUP, Failed, Outcome, Reject
 from thingjobs.model import Code
 from thingjobs_handlers.archives import ArchiveError, unpack
@@ -224,7 +224,9 @@ def _program_problems(folder: Path, program: str) -> list[str]:
         return [f"its program {program} is not in it"]
     if not stat.S_ISREG(found.st_mode):
         return [f"its program {program} is no file"]
-    return [] if found.st_mode & 0o100 else [f"its program {program} may not be executed: pack it with mode 755"]
+    if not found.st_mode & 0o100:
+        return [f"its program {program} may not be executed: pack it with mode 755"]
+    return startable.problems_of(folder / program, os.environ.get("PATH", os.defpath), program)
 
 
 def _check_name(name: str) -> None:

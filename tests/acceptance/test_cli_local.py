@@ -305,6 +305,19 @@ def test_a_job_that_found_nothing_to_do_does_not_look_like_one_that_did_it(
     assert status[[line.startswith("  last  ✓ easy#1") for line in status].index(True) + 1].strip() == why
 
 
+def test_a_job_for_a_script_that_nothing_could_run_is_rejected_and_a_dry_run_knows(local: Local, cli: Cli) -> None:
+    handler = local.handler("greet", "exit 0")
+    handler.write_text("#!/bin/sh\r\nexit 0\r\n")
+    job = local.job("one", {"handler": "greet"})
+    why = f"handler.broken.* handler greet cannot be used: {handler} ends its lines with CR LF"
+
+    asked, told = cli("dry-run", str(job), *local.words), local.run()
+
+    assert asked.code == 1
+    assert re.search(why, asked.out), asked.out
+    assert re.search(rf"^✗ one .* REJECTED\n +{why}", told.out, re.MULTILINE), told.out
+
+
 def test_a_job_that_failed_is_shown_with_where_its_log_is(local: Local) -> None:
     local.handler("talks", "echo the valve is stuck; exit 3")
     local.job("one", {"handler": "talks"})

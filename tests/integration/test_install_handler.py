@@ -497,6 +497,8 @@ def test_a_header_that_unpacks_to_very_much_is_refused_before_it_is_read(device:
         ({**GOOD, "manifest.json": manifest(exec="../run.sh")}, "manifest.json: "),
         ({**GOOD, "manifest.json": manifest(version="2")}, "its version is 2, not 1"),
         ({**GOOD, "manifest.json": manifest(exec="bin"), "bin/": None}, "its program bin is no file"),
+        ({**GOOD, "run.sh": b"#!/bin/sh\r\n"}, "run.sh ends its lines with CR LF"),
+        ({**GOOD, "run.sh": b"#!/usr/bin/env no-such-sh\n"}, "run.sh is to be run by no-such-sh, which is not in /"),
     ],
 )
 def test_an_archive_without_the_handler_that_was_meant_is_refused(

@@ -243,6 +243,20 @@ def test_a_folder_that_is_no_handler_is_refused_with_the_reason(
         thingjobs.run(slots)
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [("#!/bin/sh\r", "no handler: .*run.sh ends its lines with CR LF"), ("#!/usr/bin/env sh-of-ours", "not in /ours:")],
+)
+def test_a_program_that_could_not_be_started_is_refused_as_on_a_device(
+    thingjobs: Kit, slots: Path, line: str, reason: str
+) -> None:
+    (slots / "run.sh").write_text(f"{line}\n")
+    thingjobs.environment["PATH"] = "/ours:/usr/bin"
+
+    with pytest.raises(ValueError, match=reason):
+        thingjobs.run(slots)
+
+
 # --- classes in a child -------------------------------------------------------------------------------------------
 
 

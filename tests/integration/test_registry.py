@@ -753,6 +753,25 @@ def test_chmod_is_not_the_advice_where_it_would_not_help(folder: Path, monkeypat
         Registry([folder]).get("greet")
 
 
+def test_a_script_is_broken_as_long_as_what_runs_it_is_not_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree, "SETTLED_SECONDS", -1.0)  # so what was found is kept from the first look on
+    interpreter = tmp_path / "sh"
+    program(folder, "greet", f"#!{interpreter}\n")
+    program(folder, "found", "#!/usr/bin/env sh-of-ours\n")
+    registry = Registry([folder], path=str(tmp_path))
+
+    for _ in range(2):
+        assert f"greet is to be run by {interpreter}, which is not on this device" in why_not(registry, "greet")
+        assert f"is to be run by sh-of-ours, which is not in {tmp_path}" in why_not(registry, "found")
+        for name in ("sh", "sh-of-ours"):
+            (tmp_path / name).symlink_to("/bin/sh")
+        assert {registry.get(name).name for name in ("greet", "found")} == {"greet", "found"}
+        for name in ("sh", "sh-of-ours"):
+            (tmp_path / name).unlink()
+
+
 @pytest.mark.parametrize("name", ["a b", "ä", "a\nb", "-x", "x" * 129])
 def test_a_name_that_is_none_is_broken(folder: Path, name: str) -> None:
     program(folder, name)

@@ -12,8 +12,8 @@ from thingjobs import config as configuration
 from thingjobs import guard
 from thingjobs.cloud_desk import told as cloud_told
 from thingjobs.errors import ConfigError
-from thingjobs.runner import INHERITED, Settings
-from thingjobs.runner.given import DEFAULT_PATH, with_own_commands
+from thingjobs.judging import handler_environment
+from thingjobs.runner import Settings
 
 if TYPE_CHECKING:
     import argparse
@@ -100,12 +100,6 @@ def load_or_local(chosen: argparse.Namespace) -> Config:
             return configuration.local(Path.cwd(), base, environment=os.environ)
         except ConfigError as still:
             raise (error if base else still) from None
-
-
-def handler_environment(config: Config) -> dict[str, str]:
-    """Return what handlers get of the agent's own environment and of the configuration."""
-    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    return {**inherited, "PATH": with_own_commands(inherited.get("PATH", DEFAULT_PATH)), **config.handlers.environment}
 
 
 def runner_settings(config: Config, state: Path, boot_id: str) -> Settings:

@@ -8,6 +8,7 @@ a copy (`pinning`); of a class, the digest of its distribution is compared.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ class Registry:
     Args:
         directories: folders with executables; one that is missing holds none.
         state: the agent's state folder, for handlers.json and the pinned copies; None: neither is kept.
+        path: the PATH that handlers will have.
         account: the user to run children as that work with a handler, by its name; None: the agent's own.
         read_only: nothing is written.
     """
@@ -52,11 +54,12 @@ class Registry:
         directories: Sequence[Path],
         state: Path | None = None,
         *,
+        path: str = os.defpath,
         account: Callable[[str], str | None] = lambda _: None,
         read_only: bool = False,
     ) -> None:
         self._account = account
-        self._executables = Executables(directories)
+        self._executables = Executables(directories, path)
         self._classes = Classes(Remembered(state and state / "handlers.json", read_only=read_only), account)
         self._copies = Copies(state and state / "pinned", read_only=read_only)
 

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thingjobs import manifest
@@ -15,10 +16,10 @@ from thingjobs.registry import tree
 from thingjobs.registry.handler import Handler, handler_of, unusable
 from thingjobs.registry.trust import problem_of, way_problems
 from thingjobs.schema.text import shown
+from thingjobs.startable import problems_of as program_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from thingjobs.registry.tree import Tree
 
@@ -39,10 +40,12 @@ class Executables:
 
     Args:
         directories: a folder that is missing holds none.
+        path: the PATH that they will have.
     """
 
-    def __init__(self, directories: Sequence[Path]) -> None:
+    def __init__(self, directories: Sequence[Path], path: str) -> None:
         self._directories = directories
+        self._path = path
         self._known: dict[Path, _Known] = {}
 
     def named(self, name: str) -> list[Path]:
@@ -100,7 +103,9 @@ class Executables:
                     self._known.pop(path, None)
         except OSError as error:
             return None, (f"{shown(str(error.filename or path))} cannot be read: {error.strerror}",)
-        problems = (*outside, *known.problems)
+        # What runs a script may come and go without a trace in the handler's files: that is looked at each time.
+        program = program_problems(Path(known.handler.argv[0]), self._path) if known.handler else []
+        problems = (*outside, *known.problems, *program)
         return (None if problems else known.handler), problems
 
 
@@ -135,7 +140,7 @@ def _read(path: Path, found: Tree) -> _Known:
     except ManifestError as error:
         problems += [f"{MANIFEST}: {one}" for one in error.problems]
     else:
-        problems += _program_problems(found.root, declared.exec[0])
+        problems += _exec_problems(found.root, declared.exec[0])
     if problems or declared is None:
         return _Known(found.signature, None, tuple(problems))
     argv = (str(found.root / declared.exec[0]), *declared.exec[1:])
@@ -180,7 +185,7 @@ def _json(data: bytes) -> object:
         raise ManifestError(["it nests too deeply"]) from None
 
 
-def _program_problems(root: Path, program: str) -> list[str]:
+def _exec_problems(root: Path, program: str) -> list[str]:
     path = root / program
     try:
         mode = path.stat().st_mode

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thingjobs.cli import FAILED, options
-from thingjobs.cli.handlers.known import FORBIDDEN, allowed, lacking, no_user, path_of, registry_of
-from thingjobs.cli.handlers.program import is_program, problems_of
+from thingjobs.cli.handlers.known import FORBIDDEN, allowed, lacking, no_user, registry_of
 from thingjobs.cli.paint import Paint
 from thingjobs.errors import HandlerError
+from thingjobs.judging import handler_environment
 from thingjobs.model import Code
 from thingjobs.registry.executables import MANIFEST, Executables
+from thingjobs.startable import is_program, problems_of
 
 if TYPE_CHECKING:
     import argparse
@@ -114,7 +115,7 @@ def _installed(config: Config, registry: Registry, name: str) -> list[str]:
         return [error.reason]
     programs = [one for place in _places(config, name) for one in _of_program(config, place)]
     handler = _handler(registry, name)
-    return [*found, *programs, *_not_allowed(config, name, handler), *_not_meant(config, handler)]
+    return _each([*found, *programs, *_not_allowed(config, name, handler), *_not_meant(config, handler)])
 
 
 def _elsewhere(config: Config, registry: Registry, path: Path) -> list[str]:
@@ -127,13 +128,18 @@ def _elsewhere(config: Config, registry: Registry, path: Path) -> list[str]:
         return _elsewhere(config, registry, path.parent)
     if path.is_file() and not os.access(path, os.X_OK):
         return [_no_program(path)]
-    there = Executables((path.parent,))
+    there = Executables((path.parent,), handler_environment(config)["PATH"])
     found = there.problems(path) or _schema_problems(registry, there.handler(path))
     taken = registry.has(path.name) and not any(place.samefile(path) for place in _places(config, path.name))
     clash = [f"there is a handler {path.name} on this device already; this one needs another name"] if taken else []
     handler = None if found else there.handler(path)
     programs = _of_program(config, path)
-    return [*found, *programs, *clash, *_not_allowed(config, path.name, handler), *_not_meant(config, handler)]
+    return _each([*found, *programs, *clash, *_not_allowed(config, path.name, handler), *_not_meant(config, handler)])
+
+
+def _each(problems: list[str]) -> list[str]:
+    """Return each problem once: the registry finds some of them too."""
+    return list(dict.fromkeys(problems))
 
 
 def _places(config: Config, name: str) -> list[Path]:
@@ -198,7 +204,7 @@ def _of_program(config: Config, place: Path) -> list[str]:
     program = place / _exec(place / MANIFEST) if place.is_dir() else place
     if program == place and place.is_dir():
         return []  # It names none, which is said already.
-    return problems_of(program, path_of(config)) if program.is_file() else []
+    return problems_of(program, handler_environment(config)["PATH"]) if program.is_file() else []
 
 
 def _exec(manifest: Path) -> str:

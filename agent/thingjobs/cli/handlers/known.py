@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thingjobs import manifest
-from thingjobs.cli import options
-from thingjobs.cli.handlers.program import problems_of
 from thingjobs.errors import DocumentError
 from thingjobs.handler import CONTRACT
 from thingjobs.judging import effective_user, registry_for, user_for, without_cloud
 from thingjobs.model import Code, Verb
-from thingjobs.runner.given import DEFAULT_PATH
 
 if TYPE_CHECKING:
     from thingjobs.config import Config
@@ -109,7 +105,7 @@ def _faults(config: Config, handler: Handler | None) -> list[str]:
     """Return why a handler that is well declared cannot be used here, whatever the operator chooses."""
     error = no_user(config, handler)
     nobody = [error.reason] if error and error.code is not Code.USER_FORBIDDEN else []
-    return [*nobody, *lacking(handler), *unstartable(config, handler)]
+    return [*nobody, *lacking(handler)]
 
 
 def _refused(config: Config, listed: Listed) -> str:
@@ -136,18 +132,6 @@ def lacking(handler: Handler | None) -> list[str]:
     """Return what a handler needs and this agent has not got, at most one sentence."""
     lacks = manifest.lacking(handler.needs) if handler else ""
     return [f"it {lacks}"] if lacks else []
-
-
-def unstartable(config: Config, handler: Handler | None) -> list[str]:
-    """Return why the program of a handler could not be started; none: it can, or it is a class."""
-    if handler is None or handler.path is None:
-        return []
-    return problems_of(Path(handler.argv[0]), path_of(config))
-
-
-def path_of(config: Config) -> str:
-    """Return the PATH that handlers have on this device."""
-    return options.handler_environment(config).get("PATH", DEFAULT_PATH)
 
 
 def allowed(config: Config, name: str) -> bool:

@@ -68,10 +68,15 @@ def run_program(argv: Sequence[str], running: Running, environment: Mapping[str,
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
+def on_top(more: Mapping[str, str]) -> dict[str, str]:
+    """Return what the agent would give to a handler on top of what the contract promises; PATH is in it."""
+    return {"PATH": given.with_own_commands(os.environ.get("PATH", os.defpath)), **more}
+
+
 def environment_of(running: Running, more: Mapping[str, str]) -> dict[str, str]:
     """Return what a handler finds in its environment."""
     return given.environment(
-        {"PATH": given.with_own_commands(os.environ.get("PATH", os.defpath)), **more},
+        on_top(more),
         home=os.environ.get("HOME", "/"),
         verb=running.run.verb,
         work=running.work,

@@ -11,14 +11,14 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import TYPE_CHECKING, Any, Protocol
 
-from thingjobs import child, manifest, schema
+from thingjobs import child, manifest, schema, startable
 from thingjobs.child.answers import Unanswerable, describe
 from thingjobs.child.context import JobContext
 from thingjobs.child.events import lines
 from thingjobs.interpreter import isolated
 from thingjobs.model import Code, Plan, Result, Status
 from thingjobs.registry import DECLARED
-from thingjobs.testing.kit.program import environment_of, run_program
+from thingjobs.testing.kit.program import environment_of, on_top, run_program
 from thingjobs.testing.kit.running import Ended
 
 if TYPE_CHECKING:
@@ -124,12 +124,14 @@ class Program:
     """A program, or a class that a child runs: one process a verb.
 
     Raises:
-        ValueError: there is no such program.
+        ValueError: there is no such program, or it could not be started.
     """
 
     def __init__(self, name: str, argv: tuple[str, ...], says: Manifest, environment: Mapping[str, str]) -> None:
         if not os.access(argv[0], os.X_OK):
             raise ValueError(f"{argv[0]} is no program; a handler must exist and be executable (chmod +x)")
+        for problem in startable.problems_of(Path(argv[0]), on_top(environment)["PATH"]):
+            raise ValueError(f"{name} is no handler: {problem}")
         self.name = name
         self.manifest = says
         self._argv = argv
