@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("thingjobs")
 
 #: Longer numbers are none: Python refuses to read those of thousands of digits.
-_NUMBERS = r"[0-9]{1,18}+(?:\.[0-9]{1,18}+)*+"
-_VERSION = re.compile(rf"{_NUMBERS}(?![0-9])")
+_NUMBER = r"[0-9]{1,18}(?![0-9])"
+#: Without possessive quantifiers: of a group that fails in the middle, Python 3.11.2 keeps the beginning.
+_NUMBERS = rf"{_NUMBER}(?:\.{_NUMBER})*"
+_VERSION = re.compile(rf"{_NUMBERS}(?!\.[0-9])")
 #: A handler may be replaced while it is looked at; then it is looked at again.
 LOOKS = 3
 _CONSTRAINT = re.compile(rf"\s*(==|>=|<=|!=|>|<)?\s*({_NUMBERS})\s*")

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 HEAD_BYTES = 256
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 ELF = b"\x7fELF"
-#: How `env` is told to take its one argument apart.
+#: The first line: what runs the script, and all behind it, which the kernel hands over as one argument.
+FIRST_LINE = re.compile(rb"#![ \t]*([^ \t\0\n]*)([ \t]*)([^\0\n]*)")
+#: How `env` is told to take its argument apart, and a word of it without anything that `env` has rules for.
 SPLIT = ("-S", "--split-string=", "-vS")
+PLAIN_WORD = re.compile(r"[ \t]*([\w./+][\w./+-]*)(?=[ \t\r]|$)")
 
 
 def problems_of(program: Path, path: str, name: str = "") -> list[str]:
@@ -46,56 +49,67 @@ def is_program(path: Path) -> bool:
 
 
 def _wrong_head(head: bytes, name: str, path: str) -> str:
-    """Return what is wrong with the beginning of a program, "" if nothing is."""
+    """Return what is wrong with the beginning of a program, "" if nothing is, or nobody can say."""
     if head.startswith(BYTE_ORDER_MARK):
-        return f"begins with a byte order mark, so #! is not seen; run sed -i '1s/^\\xEF\\xBB\\xBF//' {_quoted(name)}"
-    if head.startswith(ELF):
-        return ""
-    if not head.startswith(b"#!"):
-        return "does not begin with #! and is no binary; write the program that runs it first, such as #!/bin/sh"
-    line, newline, _ = head[2:].partition(b"\0")[0].partition(b"\n")
-    if line.endswith(b"\r"):
-        return f"ends its lines with CR LF, so no program is found for it; run sed -i 's/\\r$//' {_quoted(name)}"
-    interpreter, *argument = re.split("[ \t]+", os.fsdecode(line).strip(" \t"), maxsplit=1)
-    if not interpreter or (not newline and len(head) == HEAD_BYTES):
+        return "begins with a byte order mark, so #! is not seen; save it as UTF-8 without one"
+    first = FIRST_LINE.match(head)
+    if first is None:
+        # Formats besides ELF can be registered with the kernel (binfmt_misc); no text has a NUL.
+        binary = head.startswith(ELF) or b"\0" in head
+        return "" if binary else "does not begin with #!, and is no binary; write what runs it first, such as #!/bin/sh"
+    interpreter, blank, argument = map(os.fsdecode, first.groups())
+    whole = first.end() < HEAD_BYTES
+    if not interpreter or not (whole or blank):
         return "has a first line that names no program, or is too long; write such as #!/bin/sh"
-    return _missing(interpreter, "".join(argument), path)
+    if whole and _takes_no_cr(interpreter, argument):
+        return f"ends its lines with CR LF, so no program is found for it; run sed -i 's/\\r$//' {_quoted(name)}"
+    if wrong := _missing(interpreter):
+        return wrong
+    by_env = whole and os.path.basename(interpreter) == "env"  # noqa: PTH119
+    return _wrong_for_env(argument.rstrip(" \t"), path) if by_env else ""
 
 
-def _missing(interpreter: str, argument: str, path: str) -> str:
-    """Return that a first line's program, or the one that `env` is to find, is not there.
+def _takes_no_cr(interpreter: str, argument: str) -> bool:
+    """Return whether a first line ends with a CR that becomes a part of a name, or of a shell's option."""
+    if not (argument or interpreter).endswith("\r"):
+        return False
+    if os.path.basename(interpreter) == "env":  # noqa: PTH119
+        return not argument.startswith(SPLIT)
+    return not argument or interpreter.endswith("sh")
+
+
+def _missing(program: str, path: str = "") -> str:
+    """Return that what is to run a script is not there, if so.
 
     Args:
-        interpreter: as the line has it.
-        argument: all that stands behind it, which the kernel gives to it as one.
-        path: where `env` looks.
+        program: as the first line has it.
+        path: the PATH on which a mere name is looked for; "": it is none.
     """
-    if not _is_there(interpreter):
-        return f"is to be run by {shown(interpreter)}, which is not on this device; install it, or name another program"
-    return _wrong_for_env(argument, path) if os.path.basename(interpreter) == "env" else ""  # noqa: PTH119
+    name = bool(path) and "/" not in program
+    ways = [os.path.join(one, program) for one in path.split(os.pathsep)] if name else [program]  # noqa: PTH118
+    if any(os.access(way, os.X_OK) and os.path.isfile(way) for way in ways):  # noqa: PTH113 - what the kernel looks at
+        return ""
+    what = "is not on this device" if not name else "is not on the PATH of handlers"
+    if any(map(os.path.exists, ways)):
+        what = "cannot be run here"
+    return f"is to be run by {shown(program)}, which {what}; install it, or name another program"
 
 
 def _wrong_for_env(argument: str, path: str) -> str:
     split = next((option for option in SPLIT if argument.startswith(option)), "")
-    words = argument.removeprefix(split).split()
-    wanted = next((word for word in words if "=" not in word), None)
-    own = words[: words.index(wanted) + 1] if wanted else words
-    if any(word.startswith(("-", "PATH=")) for word in own):
-        return ""  # What else `env` is told is its own business.
-    if not split and len(words) > 1:
-        return f"has {shown(argument)} behind env, which takes that for one name; write env -S {shown(argument)}"
-    if wanted is None:
+    if split:
+        word = PLAIN_WORD.match(argument, len(split))
+        return _missing(word[1], path) if word else ""
+    if argument.startswith("-"):
+        return ""  # What else it is told is its own business.
+    if len(argument.split()) > 1:
+        return f"has {shown(argument)} behind env, which takes it for one name; name the program itself, or use env -S"
+    if not argument or "=" in argument:
         return "names env and no program behind it, so it would start itself for ever; write such as #!/usr/bin/env sh"
-    if any(_is_there(os.path.join(folder, wanted)) for folder in path.split(os.pathsep)):  # noqa: PTH118
-        return ""
-    return f"is to be run by {shown(wanted)}, which is not in {path}; install it, or name another program"
+    return _missing(argument, path)
 
 
 def _quoted(name: str) -> str:
     import shlex  # noqa: PLC0415 - needed only when something is wrong
 
     return shlex.quote(name)
-
-
-def _is_there(program: str) -> bool:
-    return os.access(program, os.X_OK) and os.path.isfile(program)  # noqa: PTH113 - what the kernel looks at

@@ -183,7 +183,7 @@ class _Place:
 
     def problems(self) -> list[str]:
         """Return what is wrong with this version as it is installed."""
-        return problems_of(self.versions.at(self.key), self._params)
+        return problems_of(self.versions.at(self.key), self._params, start=self._params.activate)
 
     def note_before(self) -> None:
         """Store what is there now, once, so that it survives a power cut."""
@@ -200,8 +200,14 @@ class _Place:
             return _Before()
 
 
-def problems_of(folder: Path, params: Params) -> list[str]:
-    """Return why a folder is not the handler that the job means, a sentence each."""
+def problems_of(folder: Path, params: Params, *, start: bool = False) -> list[str]:
+    """Return why a folder is not the handler that the job means, a sentence each.
+
+    Args:
+        folder: holds manifest.json.
+        params: what the job means.
+        start: whether its program must be ready to be started; what runs it may come with it, and be found by the link.
+    """
     try:
         with (folder / "manifest.json").open("rb") as file:
             declared = manifest.parse(json.loads(file.read(manifest.MAX_BYTES)), program=True, name=params.name)
@@ -214,10 +220,10 @@ def problems_of(folder: Path, params: Params) -> list[str]:
     problems = []
     if params.version is not None and declared.version != params.version:
         problems.append(f"its version is {declared.version or 'not told'}, not {params.version}")
-    return problems + _program_problems(folder, declared.exec[0])
+    return problems + _program_problems(folder, declared.exec[0], start=start)
 
 
-def _program_problems(folder: Path, program: str) -> list[str]:
+def _program_problems(folder: Path, program: str, *, start: bool) -> list[str]:
     try:
         found = (folder / program).stat()
     except OSError:
@@ -226,7 +232,7 @@ def _program_problems(folder: Path, program: str) -> list[str]:
         return [f"its program {program} is no file"]
     if not found.st_mode & 0o100:
         return [f"its program {program} may not be executed: pack it with mode 755"]
-    return startable.problems_of(folder / program, os.environ.get("PATH", os.defpath), program)
+    return startable.problems_of(folder / program, os.environ.get("PATH", os.defpath), program) if start else []
 
 
 def _check_name(name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -152,6 +153,20 @@ def test_show_tells_everything_that_a_handler_declares(local: Local, cli: Cli) -
         assert part in shown, told.out
 
 
+def test_what_a_program_declares_is_known_where_only_what_runs_it_is_not_there(local: Local, cli: Cli) -> None:
+    program(local, "pump", "#!/opt/no-such/lua\n", params=SCHEMA)
+
+    every, one = cli("handlers", "list", *local.words), cli("handlers", "show", "pump", "--json", *local.words)
+    schema = cli("handlers", "show", "pump", "--schema", *local.words)
+
+    row = re.compile(r"^✗ pump +1\.0 +program +\S+\n +\S+run\.sh is to be run by /opt/no-such/lua", re.MULTILINE)
+    assert row.search(every.out), every.out
+    found = one.json()
+    assert (one.code, found["usable"], found["manifest"]["version"]) == (1, False, "1.0")
+    assert "/opt/no-such/lua, which is not on this device" in found["reason"]
+    assert schema.json() == SCHEMA
+
+
 def test_show_says_what_is_in_arrays_and_objects(local: Local, cli: Cli) -> None:
     kinds = {
         "hosts": {"type": "array", "items": {"type": "string"}},
@@ -242,7 +257,7 @@ def test_check_tells_all_that_is_wrong_with_a_manifest_at_once(local: Local, cli
     [
         ("#!/bin/sh\r\necho\r\n", "CR LF"),
         ("#!/no/such/program\n", "/no/such/program, which is not on this device"),
-        ("#!/usr/bin/env no-such-program\n", "no-such-program, which is not in"),
+        ("#!/usr/bin/env no-such-program\n", "no-such-program, which is not on the PATH"),
         ("echo hello\n", "does not begin with #!"),
         ("\ufeff#!/bin/sh\n", "byte order mark"),
         ("#!\n", "names no program"),

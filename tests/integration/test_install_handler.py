@@ -310,6 +310,37 @@ def test_what_was_damaged_after_it_was_installed_counts_as_needed(device: Device
     assert "may not be executed" in device.run("verify", params).said.reason
 
 
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (b"#!/bin/sh\r\n", "run.sh ends its lines with CR LF"),
+        (b"#!/usr/bin/env no-such-sh\n", "run.sh is to be run by no-such-sh, which is not on the PATH"),
+    ],
+)
+def test_a_program_that_could_not_be_started_is_not_installed_well(device: Device, script: bytes, reason: str) -> None:
+    params = device.params(tar({**GOOD, "run.sh": script}))
+    device.verbs(params, "prepare", "apply")
+
+    done = device.run("verify", params)
+
+    assert done.code == 1
+    assert f"firmware was not installed well: {reason}" in done.said.reason
+    assert device.run("rollback", params).code == 0
+    assert not device.link.is_symlink()
+
+
+def test_what_runs_a_program_may_come_with_it(device: Device) -> None:
+    interpreter = device.link / "sh"
+    archive = tar({**GOOD, "run.sh": f"#!{interpreter}\n".encode(), "sh": b"\x7fELF"}, modes={"sh": 0o755})
+
+    beside = device.install(archive, activate=False)
+    assert not interpreter.exists()
+    assert device.run("check", beside).code == 10
+    device.install(archive)
+
+    assert interpreter.exists()
+
+
 # --- Going back -----------------------------------------------------------------------------------------------------
 
 
@@ -497,8 +528,6 @@ def test_a_header_that_unpacks_to_very_much_is_refused_before_it_is_read(device:
         ({**GOOD, "manifest.json": manifest(exec="../run.sh")}, "manifest.json: "),
         ({**GOOD, "manifest.json": manifest(version="2")}, "its version is 2, not 1"),
         ({**GOOD, "manifest.json": manifest(exec="bin"), "bin/": None}, "its program bin is no file"),
-        ({**GOOD, "run.sh": b"#!/bin/sh\r\n"}, "run.sh ends its lines with CR LF"),
-        ({**GOOD, "run.sh": b"#!/usr/bin/env no-such-sh\n"}, "run.sh is to be run by no-such-sh, which is not in /"),
     ],
 )
 def test_an_archive_without_the_handler_that_was_meant_is_refused(

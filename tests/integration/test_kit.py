@@ -245,7 +245,10 @@ def test_a_folder_that_is_no_handler_is_refused_with_the_reason(
 
 @pytest.mark.parametrize(
     ("line", "reason"),
-    [("#!/bin/sh\r", "no handler: .*run.sh ends its lines with CR LF"), ("#!/usr/bin/env sh-of-ours", "not in /ours:")],
+    [
+        ("#!/bin/sh\r", "no handler: .*run.sh ends its lines with CR LF"),
+        ("#!/usr/bin/env sh-of-ours", "sh-of-ours, which is not on the PATH"),
+    ],
 )
 def test_a_program_that_could_not_be_started_is_refused_as_on_a_device(
     thingjobs: Kit, slots: Path, line: str, reason: str

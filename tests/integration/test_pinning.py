@@ -315,6 +315,23 @@ def test_a_damaged_copy_whose_source_is_another_by_now_is_told(folder: Path, sta
     assert registry.changed(plan).startswith("handler firmware was changed since the job was claimed")
 
 
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_script_does_not_change_with_what_runs_it(folder: Path, tmp_path: Path, state: Path, copied: bool) -> None:
+    interpreter = tmp_path / "sh"
+    interpreter.symlink_to("/bin/sh")
+    path = program(folder / "firmware")
+    path.write_text(f"#!{interpreter}\n")
+    registry = Registry([folder], state, read_only=not copied)
+    plan = plan_of(registry.pin(registry.get("firmware")))
+    if copied:
+        damage(plan.argv)
+    interpreter.unlink()
+
+    assert registry.changed(plan) == ""
+    with pytest.raises(HandlerError, match="is to be run by"):
+        registry.get("firmware")
+
+
 def test_a_file_that_is_added_to_a_copy_is_damage(folder: Path, state: Path) -> None:
     package(folder)
     registry = Registry([folder], state)

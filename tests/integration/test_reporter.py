@@ -12,11 +12,14 @@ import pytest
 from thingjobs import boot
 from thingjobs.machine.state import State
 from thingjobs.policy import Settings
+from thingjobs.registry import Handler, Listed
+from thingjobs.seeing import device
 from thingjobs.seeing.reporter import Reporter, ShadowDocument
 from thingjobs.seeing.shadow import Device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from thingjobs.ports import Shadow
 
@@ -100,3 +103,15 @@ def test_one_that_was_not_taken_and_a_look_that_failed_are_tried_ever_more_seldo
 def test_without_a_connection_nothing_is_looked_at(watched: Watched) -> None:
     watched.reporter.observe(watched.connected, ALONE, boot.clock())
     assert watched.reporter.next_due() is None
+
+
+def test_a_handler_that_nothing_can_run_is_told_as_broken_whatever_it_declares(tmp_path: Path) -> None:
+    well = Handler("well", "/h/well", ("/h/well",), "sha256:abc", version="2")
+    listed = (
+        Listed("well", "/h/well", well),
+        Listed("odd", "/h/odd", replace(well, name="odd"), "what runs it is gone"),
+    )
+
+    told = device.look(tmp_path, None, lambda: (*listed, Listed("torn", "/h/torn", None, "no JSON")))
+
+    assert (told.handlers, told.broken) == ([("well", "2")], ["odd", "torn"])

@@ -18,7 +18,7 @@ from thingjobs.doctor.rules import Span, Stage, Talk, Times
 from thingjobs.doctor.service import _NOT_SUBSCRIBED, _Ear
 from thingjobs.jobs import Disconnected
 from thingjobs.model import ThingName
-from thingjobs.registry.handler import Listed
+from thingjobs.registry.handler import Handler, Listed
 from thingjobs.transport.course import Course
 from thingjobs.transport.link import Link
 from thingjobs.transport.patience import Cause
@@ -192,10 +192,14 @@ def test_handlers_with_the_same_fault_are_named_together_and_others_by_themselve
     python = "handler {0} cannot be used: x:{0} cannot be described: /bin/python cannot be started: Permission denied"
     listed = [Listed(name, "", None, python.format(name)) for name in ("a", "b")]
     listed += [Listed("c", "", None, "handler c cannot be used: manifest.json: no JSON; mend it")]
-    first, second = _of_broken(listed, "thingjobs")
+    known = Handler("d", "/h/d", ("/h/d",), "sha256:abc")
+    listed += [Listed("d", "/h/d", known, "handler d cannot be used: what runs it is gone; install it")]
+    listed += [Listed("e", "/h/d", known)]
+    first, second, third = _of_broken(listed, "thingjobs")
     assert first.text == "none of a, b can be used: /bin/python cannot be started: Permission denied"
     assert first.todo.startswith("let the account thingjobs run that")
     assert (second.text, second.todo) == ("handler c cannot be used: manifest.json: no JSON", "mend it")
+    assert (third.text, third.todo) == ("handler d cannot be used: what runs it is gone", "install it")
 
 
 @pytest.mark.parametrize(("code", "cause"), [(0x8E, Cause.TAKEN), (0x8B, Cause.LOST)])

@@ -144,7 +144,9 @@ def test_a_bare_version_is_that_one_and_zeros_at_its_end_mean_nothing(found: lis
     assert fits(dotted(found), dotted([*found, *([0] * zeros)]))
 
 
-@pytest.mark.parametrize("version", ["2.3.1", "2.3.1rc1", "2.3.1-dirty", "2.3.1.post2", "2.3.1+build.9"])
+@pytest.mark.parametrize(
+    "version", ["2.3.1", "2.3.1.", "2.3.1rc1", "2.3.1-dirty", "2.3.1.post2", "2.3.1..2", "2.3.1+build.9"]
+)
 def test_what_follows_the_numbers_of_a_version_means_nothing(version: str) -> None:
     assert fits(version, "==2.3.1")
 

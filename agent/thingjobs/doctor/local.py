@@ -182,13 +182,13 @@ class Local:
             *(verdict for one in found if (verdict := self._of_handler(one))),
         ]
         yield from broken
-        good = [one.name for one in found if one.handler is not None]
+        good = [one.name for one in found if not one.reason]
         if not broken:
             yield ok(f"{len(good)} can be used: {', '.join(good)}" if good else "there are none")
 
     def _of_handler(self, one: Listed) -> Verdict | None:
         """Return why a handler's jobs are rejected although it can be used, None if they are not."""
-        if one.handler is None:
+        if one.handler is None or one.reason:
             return None
         if reason := without_cloud(self._config, one.handler):
             return warning(f"its jobs are rejected: {reason}", "list it there, if it is to have AWS credentials")
@@ -243,7 +243,7 @@ def _of_broken(found: Sequence[Listed], user: str) -> Iterator[Verdict]:
     """Yield what is wrong with the handlers that cannot be used: once, where several share the cause."""
     named: dict[str, list[str]] = {}
     for one in found:
-        if one.handler is None:
+        if one.reason:
             _, mark, cause = one.reason.partition(" cannot be described: ")
             named.setdefault(cause if mark else one.reason, []).append(one.name)
     reasons = {one.name: one.reason for one in found}

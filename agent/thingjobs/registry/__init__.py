@@ -122,7 +122,13 @@ class Registry:
         try:
             return Listed(name, source, self.get(name))
         except HandlerError as error:
-            return Listed(name, source, None, error.reason)
+            return Listed(name, source, self._declared(name), error.reason)
+
+    def _declared(self, name: str) -> Handler | None:
+        """Return what a program declares that may lack nothing but what runs it; None: that cannot be known."""
+        found = self._named(name)
+        one = found[0] if len(found) == 1 else None
+        return self._executables.declared(one) if isinstance(one, Path) else None
 
     def _unknown(self, name: str) -> HandlerError:
         if self._classes.problem:
@@ -184,7 +190,7 @@ class Registry:
         if pinned and self._copies.intact(plan.digest):
             return ""
         try:
-            handler = self.get(plan.handler)
+            handler = self._as_it_is(plan.handler)
             if handler.digest != plan.digest:
                 return f"handler {plan.handler} was changed since the job was claimed"
             if pinned:
@@ -211,6 +217,14 @@ class Registry:
         """
         self._copies.prune(keep)
 
+    def _as_it_is(self, name: str) -> Handler:
+        """Return a handler for its digest: it did not change with what runs it.
+
+        Raises:
+            HandlerError: there is none, there are two, or that cannot be known.
+        """
+        return self._declared(name) or self.get(name)
+
     def _moved(self, handler: Handler) -> Handler:
         """Return a handler that runs from its copy."""
         place, path = self._copies.at(handler.digest), handler.path
@@ -228,7 +242,7 @@ class Registry:
         """
         if handler.path is None or self._made(handler.path, handler.digest):
             return
-        if self.get(handler.name).digest != handler.digest:
+        if self._as_it_is(handler.name).digest != handler.digest:
             reason = f"handler {handler.name} was changed while it was looked at"
             raise HandlerError(Code.HANDLER_CHANGED, reason)
 

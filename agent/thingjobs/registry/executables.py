@@ -82,9 +82,13 @@ class Executables:
             HandlerError: it cannot be used.
         """
         handler, problems = self._found(path)
-        if handler is None:
+        if handler is None or problems:
             raise unusable(path.name, "", list(problems))
         return handler
+
+    def declared(self, path: Path) -> Handler | None:
+        """Return what the handler at `path` declares, usable or not; None: that cannot be known."""
+        return self._found(path)[0]
 
     def problems(self, path: Path) -> list[str]:
         """Return all that is wrong with the handler at `path`; none: it can be used."""
@@ -105,8 +109,8 @@ class Executables:
             return None, (f"{shown(str(error.filename or path))} cannot be read: {error.strerror}",)
         # What runs a script may come and go without a trace in the handler's files: that is looked at each time.
         program = program_problems(Path(known.handler.argv[0]), self._path) if known.handler else []
-        problems = (*outside, *known.problems, *program)
-        return (None if problems else known.handler), problems
+        untrusted = (*outside, *known.problems)
+        return (None if untrusted else known.handler), (*untrusted, *program)
 
 
 def _is_one(path: Path) -> bool:

@@ -24,7 +24,7 @@ DECLARED = (
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A handler that can be used.
+    """A handler: what it declares, and where it is.
 
     Attributes:
         source: the distribution and its version, or the file or folder; for people.
@@ -64,8 +64,8 @@ class Listed:
     """A handler in a list, usable or not.
 
     Attributes:
-        handler: None if it cannot be used.
-        reason: why not; "" if it can.
+        handler: what it declares; None if that cannot be known.
+        reason: why it cannot be used; "" if it can.
     """
 
     name: str

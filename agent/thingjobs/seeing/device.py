@@ -31,8 +31,8 @@ def look(folder: Path, certificate: Path | None, handlers: Callable[[], tuple[Li
         free, total = disk.free, disk.total
     listed = handlers()
     return Device(
-        handlers=[(one.name, one.handler.version) for one in listed if one.handler is not None],
-        broken=[one.name for one in listed if one.handler is None],
+        handlers=[(one.name, one.handler.version) for one in listed if one.handler and not one.reason],
+        broken=[one.name for one in listed if one.reason],
         expires=expiry(certificate),
         synchronised=clock.synchronised(),
         free=free / total if free is not None and total else None,
