@@ -33,7 +33,7 @@ from thingjobs.machine.effects import (
     Send,
 )
 from thingjobs.machine.events import Event, Judged, NotSaved, NotSpawned
-from thingjobs.model import Phase
+from thingjobs.model import Code, Phase, Result, Status
 from thingjobs.starter import Starter
 from thingjobs.troubles import Postponed
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from thingjobs.lull import Act
     from thingjobs.machine.state import Job
-    from thingjobs.model import Identity, Record
+    from thingjobs.model import Execution, Identity, Plan, Record
     from thingjobs.parts import Parts
     from thingjobs.troubles import Troubles
 
@@ -156,8 +156,7 @@ class Doer:
                 parts.transport.send(request)
             case Judge(execution):
                 boot.spare_files()
-                verdict = parts.judge.judge(execution.document, execution.identity.job_id)
-                self.events.append(Judged(execution.identity, verdict))
+                self.events.append(Judged(execution.identity, self._verdict(execution)))
                 self._begun(execution.identity)
             case AskGates(record, before):
                 boot.spare_files()
@@ -189,6 +188,25 @@ class Doer:
                 pass
             case _:
                 assert_never(effect)
+
+    def _verdict(self, execution: Execution) -> Plan | Result:
+        """Judge a document.
+
+        One at which we fail by a defect is refused: an agent that ended by it would find it again at every start, and
+        nothing would count how often.
+
+        Raises:
+            StateError: it cannot be judged now.
+            OSError: likewise.
+        """
+        try:
+            return self._parts.judge.judge(execution.document, execution.identity.job_id)
+        except (StateError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            log.critical("%s: a fault in judging its document", execution.identity, exc_info=error)
+            reason = f"the agent failed at this document ({type(error).__name__}); its log says where; please report it"
+            return Result(Status.REJECTED, Code.AGENT_DEFECT, reason)
 
     def act(self, acts: Sequence[Act]) -> None:
         """Do what could wait; what comes of it are events for the core."""

@@ -318,6 +318,27 @@ def test_a_job_for_a_script_that_nothing_could_run_is_rejected_and_a_dry_run_kno
     assert re.search(rf"^✗ one .* REJECTED\n +{why}", told.out, re.MULTILINE), told.out
 
 
+def test_a_defect_that_one_document_brings_out_ends_that_job_and_not_the_agent(local: Local, cli: Cli) -> None:
+    defect = cli.folder / "defect"
+    defect.mkdir()
+    (defect / "sitecustomize.py").write_text("from thingjobs import judging\njudging.fits = lambda *_: 1 / 0\n")
+    cli.environment["PYTHONPATH"] = str(defect)
+    local.handler("greet", "exit 0")
+    local.job("a", {"handler": "greet", "version": ">=1"})
+    local.job("b", {"handler": "greet"})
+
+    told = local.run()
+
+    assert told.code == 1
+    assert local.outcomes() == {"a": "REJECTED", "b": "SUCCEEDED"}
+    assert "agent.defect: the agent failed at this document (ZeroDivisionError)" in told.out
+    assert re.search(r"a#1: a fault in judging its document: ZeroDivisionError: .*judging\.py:\d+ handler", told.err)
+
+    asked = cli("validate", str(local.folder / "a.json"), *local.words)
+    assert asked.code == 1
+    assert re.fullmatch(r"thingjobs: ended by a fault: ZeroDivisionError: .*; please report it\n", asked.err)
+
+
 def test_a_job_that_failed_is_shown_with_where_its_log_is(local: Local) -> None:
     local.handler("talks", "echo the valve is stuck; exit 3")
     local.job("one", {"handler": "talks"})

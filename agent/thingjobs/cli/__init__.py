@@ -72,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # It was closed: `>&-`.
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - it stays
+    if arguments is None:
+        sys.excepthook = _fault
     try:
         status = _run(sys.argv[1:] if arguments is None else list(arguments))
         sys.stdout.flush()
@@ -85,6 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return status
+
+
+def _fault(_kind: type[BaseException], error: BaseException, _trace: object) -> None:
+    """Tell of a defect in one line; an agent, from where on it has a log, tells it there."""
+    from thingjobs.redact import discreet  # noqa: PLC0415 - seldom needed
+    from thingjobs.seeing.logs import crash  # noqa: PLC0415
+
+    complain(discreet(f"ended by a fault: {crash(error)}"))
 
 
 def _write_no_more() -> None:

@@ -50,7 +50,7 @@ class LineFormatter(logging.Formatter):
         """Return the line."""
         message = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
-            message += f": {_crash(record.exc_info[1])}"
+            message += f": {crash(record.exc_info[1])}"
         message = _bounded(discreet(message))
         line = self._as_json(record, message) if self._json else self._as_text(record, message)
         return f"<{_priority(record.levelno)}>{line}" if self._journal else line
@@ -108,8 +108,11 @@ def read_by_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
     return environment.get("JOURNAL_STREAM", "") == f"{found.st_dev}:{found.st_ino}"
 
 
-def _crash(error: BaseException) -> str:
-    """Return what nobody caught, and where, the innermost last; of variables there is nothing in it."""
+def crash(error: BaseException) -> str:
+    """Return what nobody caught, and where, the innermost last; of variables there is nothing in it.
+
+    The message may hold a secret: that is for who shows it to leave out.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     where = " > ".join(f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
     return f"{type(error).__name__}: {error} (at {where or '?'}); please report it"
