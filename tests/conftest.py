@@ -183,6 +183,10 @@ class Pki:
         """Make a certificate that is valid between two days, counted from now; `localhost` is a server's."""
         return self._pair(name, f"{name}-dated-{next(self._dated)}", days)
 
+    def bare(self, name: str) -> tuple[Path, Path]:
+        """Make a certificate as many tools do: without the key identifiers that RFC 5280 wants in it."""
+        return self._pair(name, f"{name}-bare", bare=True)
+
     def server_tls(self, pair: tuple[Path, Path] | None = None, *, mutual: bool = True) -> ssl.SSLContext:
         """Return the TLS of a server, by default with the certificate for loopback.
 
@@ -201,9 +205,11 @@ class Pki:
         context.load_cert_chain(*self.device(name))
         return context
 
-    def _pair(self, name: str, file: str, days: tuple[float, float] = USUAL_DAYS) -> tuple[Path, Path]:
+    def _pair(
+        self, name: str, file: str, days: tuple[float, float] = USUAL_DAYS, *, bare: bool = False
+    ) -> tuple[Path, Path]:
         key = self._new_key()
-        certificate = self._write(f"{file}.pem", pem(self._signed(name, key, days)))
+        certificate = self._write(f"{file}.pem", pem(self._signed(name, key, days, bare=bare)))
         return certificate, self._write(f"{file}.key", pem(key))
 
     def _write(self, name: str, data: bytes) -> Path:
@@ -224,6 +230,7 @@ class Pki:
         days: tuple[float, float] = USUAL_DAYS,
         *,
         authority: bool = False,
+        bare: bool = False,
     ) -> x509.Certificate:
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes
@@ -241,10 +248,12 @@ class Pki:
             .not_valid_before(now + dt.timedelta(days=days[0]))
             .not_valid_after(now + dt.timedelta(days=days[1]))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer), critical=False)
             .add_extension(key_usage(authority=authority), critical=True)
         )
+        if not bare:
+            own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+            authoritys = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer)
+            builder = builder.add_extension(own, critical=False).add_extension(authoritys, critical=False)
         if name == "localhost":
             loopback = [x509.IPAddress(ipaddress.ip_address(ip)) for ip in ("127.0.0.1", "::1")]
             names = x509.SubjectAlternativeName([x509.DNSName(name), *loopback])

@@ -665,7 +665,7 @@ def test_a_folder_with_a_manifest_is_a_handler(folder: Path) -> None:
     ("manifest", "reason"),
     [
         ("", "manifest.json: line 1, column 1: this is not JSON"),
-        ('{"contract": 1,\n}', "manifest.json: line 2, column 1: this is not JSON"),
+        ('{"contract": 1,\n"x"}', "manifest.json: line 2, column 4: this is not JSON"),
         (b"\xff\xfe\xfd", "manifest.json: "),
         ("[" * 60_000, "manifest.json: it nests too deeply"),
         ("9" * 5000, "manifest.json: it holds a number that is too long"),

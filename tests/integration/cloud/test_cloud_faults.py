@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import socket
 import ssl
 import threading
@@ -161,10 +160,8 @@ def test_a_server_that_we_do_not_trust_is_sent_nothing(cloud: FakeCloud, pki: Pk
 
 
 @pytest.mark.parametrize(("days", "said"), [(-2, "has expired"), (5, "not yet valid")])
-def test_a_certificate_of_another_time_points_at_the_clock(
-    cloud: FakeCloud, pki: Pki, tmp_path: Path, days: int, said: str
-) -> None:
-    url = behind_tls(cloud, *certificate_of_another_time(pki, tmp_path, days))
+def test_a_certificate_of_another_time_points_at_the_clock(cloud: FakeCloud, pki: Pki, days: int, said: str) -> None:
+    url = behind_tls(cloud, *pki.dated("localhost", (days, days + 1)))
 
     with pytest.raises(CloudError, match=f"{said}; is this device's clock right") as e:
         s3_at(url, Line(ca=pki.ca)).cancel(JOB)
@@ -314,27 +311,6 @@ def s3_at(url: str, line: Line, *, attempts: int = 5, sleep: Callable[[float], A
 def secure(cloud: FakeCloud, pki: Pki) -> str:
     """Put the fake behind TLS; return its URL."""
     return behind_tls(cloud, pki.server_cert, pki.server_key)
-
-
-def certificate_of_another_time(pki: Pki, folder: Path, days: int) -> tuple[Path, Path]:
-    """Make a server's certificate that is good for one day, so many days from now."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-
-    key = pki._new_key()
-    issuer = x509.load_pem_x509_certificate(pki.ca.read_bytes()).subject
-    start = dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
-    builder = (
-        x509.CertificateBuilder(issuer, x509.Name([]), key.public_key(), x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=True)
-    )
-    paths = folder / "other.pem", folder / "other.key"
-    paths[0].write_bytes(builder.sign(pki._ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    paths[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, *form))
-    return paths
 
 
 def behind_tls(cloud: FakeCloud, certificate: Path, key: Path) -> str:

@@ -52,6 +52,14 @@ def test_tls_12_is_enough_where_nothing_else_is_demanded(
         paho(replace(link, port=port)).works()
 
 
+def test_a_certificate_that_any_tool_makes_is_good_enough_for_every_python(
+    paho: Connect, link: Link, mosquitto: Mosquitto, pki: Pki, new_endpoint: Callable[..., Endpoint]
+) -> None:
+    port = new_endpoint(mosquitto.listen_without_tls(), tls=pki.server_tls(pki.bare("localhost"))).port
+    with BrokerJobsService(JobsService(), "localhost", mosquitto.port, tls=pki.client_tls()):
+        paho(replace(link, port=port)).works()
+
+
 @pytest.fixture(params=["pkcs8", "traditional"])
 def locked(link: Link, tmp_path: Path, request: pytest.FixtureRequest) -> Link:
     """The link with its key behind a password."""
