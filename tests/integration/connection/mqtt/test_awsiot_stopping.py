@@ -132,11 +132,12 @@ def test_the_library_is_loaded_only_when_a_transport_is_made() -> None:
 def test_an_exception_of_whoever_is_told_passes_no_seam(awsiot: Connect, link: Link) -> None:
     transport = AwsIotTransport(link, lambda: 0.0)
     came: queue.SimpleQueue[Incoming] = queue.SimpleQueue()
+    bugs = iter(["a bug of ours"])
 
     def put(incoming: Incoming) -> None:
         came.put(incoming)
-        if isinstance(incoming, Connected) and came.qsize() == 1:
-            raise RuntimeError("a bug of ours")
+        if isinstance(incoming, Connected) and (bug := next(bugs, None)):
+            raise RuntimeError(bug)
 
     transport.start(put)
     try:
