@@ -372,7 +372,8 @@ class Bench:
         assert [job for job in missed if "IN_PROGRESS" not in job.deaths[-1]] == []
         planned = sum(bool(death) for points in deaths for death in points)
         assert sum(device.kills for device in self.devices) - before == planned - len(missed)
-        assert len({(first.files, first.threads) for first, *_ in found}) == 1
+        held = {(first.files, first.threads): job for job, (first, *_) in zip(jobs, found, strict=True)}
+        assert len(held) == 1, held
         return found
 
     def outcomes(self) -> list[tuple[str, str | None, list[str]]]:

@@ -156,6 +156,7 @@ def mark_loop(fate: Fate) -> None:
             do(self, effect)
             return
         what = " ".join([type(effect).__name__, *detail(effect)])
+        await_watchers(effect)
         fate.point(identity.job_id, f"before {what}")
         do(self, effect)
         if isinstance(effect, Reboot):
@@ -185,6 +186,19 @@ def await_reboot() -> None:
     for thread in threading.enumerate():
         if thread.name == "reboot":
             thread.join()
+
+
+def await_watchers(effect: Effect) -> None:
+    """Wait before a new job until what watched verbs of the one before has given back all: what is open is counted now.
+
+    A watcher tells of the end first, so the next job may come before it has ended itself.
+    """
+    from thingjobs.machine.effects import Judge
+    from thingjobs.runner.watcher import Watcher
+
+    for thread in threading.enumerate() if isinstance(effect, Judge) else ():
+        if isinstance(thread, Watcher) and thread.told:
+            thread.join(10)
 
 
 def wants_to_end(effect: Effect) -> bool:
