@@ -162,10 +162,11 @@ directory = "{self.state}"
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.pid = self.process.pid
 
-    def answers(self) -> bool:
-        """Whether it can be asked for its status."""
+    def connected(self) -> bool:
+        """Whether it says that it is connected."""
         assert self.process.poll() is None, "the agent ended"
-        return self.state.exists() and statusbox.ask(self.state) is not None
+        said = statusbox.ask(self.state) if self.state.exists() else None
+        return said is not None and said["connected"]
 
 
 def wait(true: Callable[[], Any], what: str) -> None:
@@ -207,7 +208,7 @@ def agent(relay: Relay, service: JobsService, pki: Pki, tmp_path: Path, share: f
     """An agent that runs and answers; it keeps that `share` of what it would keep of finished jobs."""
     made = Agent(tmp_path, relay.port, pki, share)
     try:
-        wait(made.answers, "the agent answers")
+        wait(made.connected, "the agent connects")
         yield made
         made.process.terminate()
         assert made.process.wait(30) == 0
