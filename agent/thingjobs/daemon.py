@@ -136,6 +136,8 @@ class Daemon:
 
     def _work(self) -> None:
         while not self._over():
+            if self._inbox.empty():
+                self._parts.journal.prepare()
             with contextlib.suppress(queue.Empty):
                 self._take(self._inbox.get(timeout=self._wait()))
             self._fire_timers()

@@ -22,7 +22,7 @@ from thingjobs.generations import read_all
 from thingjobs.model import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from thingjobs.generations import Found
@@ -32,6 +32,8 @@ RESERVE_BYTES = 1024 * 1024
 #: Finished executions whose tombstones are kept, so that nothing runs again.
 MAX_TOMBSTONES = 200
 PRUNE_AT = 300
+#: What the next generation is written to, of whichever execution; and what a generation becomes that nobody needs.
+NEXT, OLD = "next.tmp", "old.tmp"
 #: What a person can do about it.
 _ADVICE = {
     **dict.fromkeys(FULL, "free some space there"),
@@ -40,6 +42,9 @@ _ADVICE = {
     errno.EACCES: "give it to the account that the agent runs as",
     errno.EPERM: "give it to the account that the agent runs as",
 }
+
+
+_WRITING = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
 def _now(act: Callable[[], None]) -> None:
@@ -68,6 +73,7 @@ class Journal:
         self._reported: set[str] = set()
         self._reserve_lost = ""
         self._emptied = False
+        self._prepared = False
 
     def open(self) -> None:
         """Make the folders and take the lock. On a read-only disk, what is there has to do.
@@ -175,12 +181,23 @@ class Journal:
 
     # --- writing --------------------------------------------------------------------------------------------------
 
+    def prepare(self) -> None:
+        """Make the file that the next save writes to, while nobody waits; what keeps it from being made is said there.
+
+        To make a file takes a disk as long as to write it, and so does removing the one that it replaced.
+        """
+        if not self._prepared:
+            with contextlib.suppress(OSError):
+                self._remove_file(OLD)
+                os.close(os.open(NEXT, _WRITING, 0o600, dir_fd=self._folder_fd))
+                self._prepared = True
+
     def save(self, record: Record, later: Callable[[Callable[[], None]], None] = _now) -> None:
         """Replace the file of `record` durably: when this returns, no power cut can take it back.
 
-        A finished execution is the exception: the service has its result, so one that a power cut makes unfinished
-        again is reported once more, and the answer shows that it was known. That is not worth waiting for a disk: it
-        is written, and takes the place of the generation before a little later.
+        A finished execution is the exception: the service has its result, so one that a crash makes unfinished again
+        is reported once more, and the answer shows that it was known. That is not worth waiting for a disk: it is
+        written when nobody waits, if the disk holds how it ended and has room, and it is not synced.
 
         Args:
             record: what to write.
@@ -193,78 +210,77 @@ class Journal:
         """
         key, done = record.identity.key, record.phase is Phase.DONE
         self.look()
-        # An agent that dies before finds the generation before: one that says how the execution ended.
-        later = later if key in self._reported else _now
-        self._reported.discard(key)
-        try:
-            if done:
-                self._save(replace(record, order=self._order + 1), durable=False)
-                later(partial(self._settle, key))
-            else:
-                self._save(record, durable=True)
-        except OSError as error:
-            raise self._cannot_write(error) from None
         if done:
             self._order += 1
-            self._bury(key)
-        elif record.phase is Phase.REPORTING:
+            record = replace(record, order=self._order)
+            if key in self._reported and not self._reserve_lost:
+                # An agent that dies before finds the generation before: one that says how the execution ended.
+                later(partial(self._bury_reported, record))
+                return
+        self._reported.discard(key)
+        try:
+            (self._bury if done else self._replace)(record)
+        except OSError as error:
+            raise self._cannot_write(error) from None
+        if record.phase is Phase.REPORTING:
             self._reported.add(key)
 
-    def _save(self, record: Record, *, durable: bool) -> None:
-        key, data = record.identity.key, records.dump(record, self._born.get(record.identity.key))
-        write = self._replace if durable else self._write_beside
-        self._with_room(partial(write, key, data))
+    def _bury_reported(self, record: Record) -> None:
+        """Save a finished execution, unless it was forgotten, or saved anew with all that is known, since.
 
-    def _with_room(self, change: Callable[[], None]) -> None:
-        """Change something in the folder; on a full disk once more, with the room of the reserve."""
+        Raises:
+            StateError: it could not be written, and is to be saved again.
+        """
+        if record.identity.key in self._reported:
+            self._reported.discard(record.identity.key)
+            try:
+                self._bury(record)
+            except FileNotFoundError:
+                pass  # The folder was deleted: it will be made anew with all that is known.
+            except OSError as error:
+                raise self._cannot_write(error) from None
+
+    def _bury(self, record: Record) -> None:
+        """Save a finished execution; of too many, remove those that finished first."""
+        key = record.identity.key
+        self._replace(record)
+        if key in self._finished:
+            self._finished.remove(key)
+        self._finished.append(key)
+        if len(self._finished) > PRUNE_AT:
+            for oldest in self._finished[:-MAX_TOMBSTONES]:
+                with contextlib.suppress(OSError):
+                    self._remove(oldest)
+            self._finished = self._finished[-MAX_TOMBSTONES:]
+        self.restore_reserve()
+
+    def _replace(self, record: Record) -> None:
+        """Write a record and put it in the place of the generation before; on a full disk with the reserve's room."""
+        data = records.dump(record, self._born.get(record.identity.key))
+        durable = record.phase is not Phase.DONE
         try:
-            change()
+            self._write_and_exchange(record.identity.key, data, durable=durable)
         except OSError as error:
             if error.errno not in FULL or not self.give_up_reserve():
                 raise
-            change()
+            self._write_and_exchange(record.identity.key, data, durable=durable)
 
-    def _replace(self, key: str, data: bytes) -> None:
-        with self._removing_unused(key):
-            self._write(f"{key}.tmp", data, durable=True)
-            self._exchange(key, keep=True)
-            os.fsync(self._folder_fd)
-
-    def _write_beside(self, key: str, data: bytes) -> None:
-        with self._removing_unused(key):
-            self._write(f"{key}.tmp", data, durable=False)
-
-    def _settle(self, key: str) -> None:
-        """Let what was written of a finished execution take its place.
-
-        Raises:
-            StateError: it could not, and is to be saved again.
-        """
+    def _write_and_exchange(self, key: str, data: bytes, *, durable: bool) -> None:
         try:
-            with self._removing_unused(key):
-                self._with_room(partial(self._exchange, key, keep=False))
-        except FileNotFoundError:
-            pass  # The folder was deleted meanwhile, and what is known was saved anew.
-        except OSError as error:
-            raise self._cannot_write(error) from None
-
-    @contextlib.contextmanager
-    def _removing_unused(self, key: str) -> Iterator[None]:
-        """Remove what was written when it cannot be used: on a full disk, that is room that the next try needs."""
-        try:
-            yield
+            self._write(data, durable=durable)
+            self._exchange(key, keep=durable)
+            if durable:
+                os.fsync(self._folder_fd)
         except OSError:
+            # A sync that failed says nothing about the next one of the same file; and on a full disk it is room.
             with contextlib.suppress(OSError):
-                os.unlink(f"{key}.tmp", dir_fd=self._folder_fd)
+                self._remove_file(NEXT)
+                self._remove_file(OLD)
             raise
 
-    def _cannot_write(self, error: OSError) -> StateError:
-        return StateError(f"cannot write the journal in {self._records}: {_why(error)}")
-
-    def _write(self, name: str, data: bytes, *, durable: bool) -> None:
-        # A new file each time: a sync that failed says nothing about the next one of the same file.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        fd = os.open(name, flags, 0o600, dir_fd=self._folder_fd)
+    def _write(self, data: bytes, *, durable: bool) -> None:
+        self._prepared = False
+        fd = os.open(NEXT, _WRITING, 0o600, dir_fd=self._folder_fd)
         try:
             view = memoryview(data)
             while view:
@@ -279,13 +295,23 @@ class Journal:
 
         The current one is kept; not that of a finished execution: it holds the parameters, which may be secrets.
         """
-        where, current, previous, temporary = self._folder_fd, f"{key}.json", f"{key}.prev", f"{key}.tmp"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(previous, dir_fd=where)
-        with contextlib.suppress(FileNotFoundError):
-            if keep:
+        where, current, previous = self._folder_fd, f"{key}.json", f"{key}.prev"
+        self._remove_file(OLD)
+        if keep:
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(previous, OLD, src_dir_fd=where, dst_dir_fd=where)
+            with contextlib.suppress(FileNotFoundError):
                 os.link(current, previous, src_dir_fd=where, dst_dir_fd=where)
-        os.rename(temporary, current, src_dir_fd=where, dst_dir_fd=where)
+        else:
+            self._remove_file(previous)
+        os.rename(NEXT, current, src_dir_fd=where, dst_dir_fd=where)
+
+    def _remove_file(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._folder_fd)
+
+    def _cannot_write(self, error: OSError) -> StateError:
+        return StateError(f"cannot write the journal in {self._records}: {_why(error)}")
 
     def forget(self, identity: Identity) -> None:
         """Remove the files of an execution that was never ours.
@@ -302,21 +328,8 @@ class Journal:
         self._born.pop(key, None)
         self._reported.discard(key)
         # The current file goes last: without it, the generation before would be taken for the truth.
-        for suffix in ("tmp", "prev", "json"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{key}.{suffix}", dir_fd=self._folder_fd)
-
-    def _bury(self, key: str) -> None:
-        """Count a finished execution; of too many, remove those that finished first."""
-        if key in self._finished:
-            self._finished.remove(key)
-        self._finished.append(key)
-        if len(self._finished) > PRUNE_AT:
-            for oldest in self._finished[:-MAX_TOMBSTONES]:
-                with contextlib.suppress(OSError):
-                    self._remove(oldest)
-            self._finished = self._finished[-MAX_TOMBSTONES:]
-        self.restore_reserve()
+        for suffix in ("prev", "json"):
+            self._remove_file(f"{key}.{suffix}")
 
     # --- reading --------------------------------------------------------------------------------------------------
 

@@ -274,10 +274,10 @@ def document_of(value: object) -> Json | None:
 
 
 def _deep(value: object) -> bool:
-    level = [value]
-    for _ in range(MAX_DOCUMENT_DEPTH):
+    level, depth = [value], 0
+    while level and depth < MAX_DOCUMENT_DEPTH:
         inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
-        level = [part for parts in inner for part in parts]
+        level, depth = [part for parts in inner for part in parts], depth + 1
     return any(isinstance(one, (dict, list)) for one in level)
 
 

@@ -36,6 +36,8 @@ def faults(world: World) -> Iterator[Fault]:
         yield from _in_verb(world)
     if isinstance(following, do.Save) and world.scenario.fills:
         yield "the disk is full", lambda it: setattr(it, "full", True)
+    if still and world.waiting and world.scenario.fills:
+        yield "the disk is full, an end unsettled", lambda it: it.fail_to_settle()
     if isinstance(following, do.Send) and world.connected:
         yield "request lost", lambda it: _send_with(it, Lost.REQUEST)
         yield "reply lost", lambda it: _send_with(it, Lost.REPLY)

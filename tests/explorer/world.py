@@ -315,6 +315,14 @@ class World:
             ours = found is not None and found.details.get("claim") == record.claim
             promise(found is None or not found.pending or not ours, "finished here, and the service was not told")
 
+    def fail_to_settle(self) -> None:
+        """An end that waited could not be written: the disk was full by then."""
+        for identity in self.waiting:
+            self.soon.append(NotSaved(self.disk[identity], "full"))
+            self.unsynced.pop(identity, None)
+        self._lose(self.waiting)
+        self.waiting = {}
+
     def send(self, request: Any, identity: Identity | None, fault: Lost | None = None) -> None:
         if not self.connected:
             return

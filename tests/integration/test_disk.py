@@ -22,6 +22,7 @@ from tests.integration.web import taking
 
 from thingjobs import statusbox
 from thingjobs.generations import read_only
+from thingjobs.journal import NEXT, OLD
 from thingjobs.model import Phase
 from thingjobs.testing import JobsService
 from thingjobs.testing.broker import BrokerJobsService
@@ -384,6 +385,20 @@ def test_an_agent_that_starts_without_a_journal_waits_for_it_and_takes_nothing(s
     assert site.runs("fw-1") == ["prepare", "apply", "verify"]
     site.ask("fw-2")
     assert site.ended("fw-2").status == "SUCCEEDED"
+
+
+def test_the_file_of_the_next_save_is_made_while_the_handler_works(site: Site) -> None:
+    site.start()
+    site.hold("apply")
+    site.ask("fw-1")
+    site.eventually(lambda: "apply" in site.runs("fw-1"))
+    folder = site.agent.state / "journal"
+
+    site.eventually(lambda: (folder / NEXT).exists() and not (folder / OLD).exists())
+
+    assert (folder / NEXT).read_bytes() == b""  # There is nothing to save: it stays so.
+    site.let_go("apply")
+    assert site.ended("fw-1").status == "SUCCEEDED"
 
 
 def test_a_state_folder_that_cannot_be_reached_ends_the_agent_with_a_line_that_says_so(site: Site) -> None:

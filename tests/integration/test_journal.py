@@ -21,7 +21,7 @@ from thingjobs import records
 from thingjobs.beginning import Beginning
 from thingjobs.errors import StateBusyError, StateError
 from thingjobs.generations import Found, Loaded, read_only
-from thingjobs.journal import Journal
+from thingjobs.journal import NEXT, Journal
 from thingjobs.model import Identity, JobId, Phase, Plan, Record, Result, Status
 from thingjobs.runner import Runner, Settings
 
@@ -223,25 +223,46 @@ def test_an_end_that_was_forgotten_or_whose_folder_was_deleted_meanwhile_is_no_e
     journal.look()
     settle()
 
+    saved(journal, THIRD)
+    settle = ended(journal)
+    shutil.rmtree(journal.folder)
+    settle()
+    journal.look()
+
     assert journal.load() == Found(())
+    assert journal.emptied()
 
 
 def test_an_end_takes_its_place_with_the_room_of_the_reserve(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(journal, FIRST, SECOND, THIRD)
     settle = ended(journal)
-    rename = os.rename
+    write, there = os.write, []
 
-    def full(*args: Any, **more: Any) -> None:
-        if (journal.folder / "reserve").exists():
+    def full(fd: int, data: bytes) -> int:
+        there.append((journal.folder / "reserve").exists())
+        if there[-1]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        rename(*args, **more)
+        return write(fd, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", full)
+        patch.setattr(os, "write", full)
         settle()
 
     assert journal.load() == Found((Loaded(LAST),))
-    assert journal.reserve_lost
+    assert there == [True, False]
+
+
+def test_an_end_does_not_wait_while_there_is_no_reserve(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is begun next would take the room that it needs.
+    saved(journal, FIRST, SECOND, THIRD)
+    monkeypatch.setattr(os, "posix_fallocate", fails)
+    assert journal.give_up_reserve()
+    waiting: list[Callable[[], None]] = []
+
+    journal.save(replace(LAST, order=0), waiting.append)
+
+    assert not waiting
+    assert journal.load() == Found((Loaded(LAST),))
 
 
 def test_an_end_that_cannot_take_its_place_is_told_and_leaves_the_report_that_is_owed(
@@ -255,8 +276,84 @@ def test_an_end_that_cannot_take_its_place_is_told_and_leaves_the_report_that_is
         with pytest.raises(StateError, match=r"cannot write the journal in .*the disk fails"):
             settle()
 
+    assert [one.suffix for one in path.parent.iterdir()] == [".json"]
+    journal.save(replace(LAST, order=0))
+    assert journal.load() == Found((Loaded(replace(LAST, order=2)),))
+
+
+# --- the file of the next generation is made when nobody waits -----------------------------------------------------
+
+
+def test_the_next_generation_is_written_to_the_file_that_was_made_for_it(journal: Journal) -> None:
+    journal.prepare()
+    prepared = (journal.folder / "journal" / NEXT).stat().st_ino
+
+    path = saved(journal, FIRST)
+
+    assert path.stat().st_ino == prepared
+    assert journal.load() == Found((Loaded(FIRST),))
+
+    journal.prepare()
+    assert path.with_name(NEXT).read_bytes() == b""
+
+
+def test_a_generation_that_nobody_needs_is_removed_while_nobody_waits(journal: Journal) -> None:
+    secret = replace(FIRST, plan=replace(FIRST.plan, params={"key": "hidden"}))
+    path = saved(journal, secret, SECOND, THIRD)
+
+    journal.prepare()
+    journal.prepare()
+
+    assert {one.name for one in path.parent.iterdir()} == {path.name, f"{KEY}.prev", NEXT}
+    assert all(b"hidden" not in content for content in listing(path.parent).values())
+
+
+def test_saves_that_follow_one_another_need_no_preparation(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A rename to another name of the same file does nothing (rename(2)), so what failed must leave no such names.
+    saved(journal, FIRST, SECOND)
+    with monkeypatch.context() as patch:
+        rename = os.rename
+        patch.setattr(os, "rename", lambda old, *more, **where: (fails if old == NEXT else rename)(old, *more, **where))
+        with pytest.raises(StateError):
+            journal.save(THIRD)
+
+    for record in (THIRD, SECOND, FIRST, THIRD):
+        saved(journal, record)
+
     assert journal.load() == Found((Loaded(THIRD),))
-    assert not path.with_suffix(".tmp").exists()
+
+
+def test_what_keeps_the_file_from_being_made_is_said_by_the_save(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fails)
+        journal.prepare()
+        with pytest.raises(StateError, match="the disk fails"):
+            journal.save(FIRST)
+
+    assert saved(journal, FIRST).exists()
+
+
+def test_a_file_that_was_made_in_a_folder_that_is_gone_is_not_missed(journal: Journal) -> None:
+    journal.prepare()
+    shutil.rmtree(journal.folder)
+
+    assert saved(journal, FIRST).exists()
+    assert journal.load() == Found((Loaded(FIRST),))
+
+
+def test_a_file_that_was_made_for_nothing_is_removed_by_the_next_agent(journal: Journal) -> None:
+    saved(journal, FIRST)
+    journal.prepare()
+    journal.close()
+
+    again = Journal(journal.folder)
+    again.open()
+
+    assert again.load() == Found((Loaded(FIRST),))
+    assert [path.suffix for path in (journal.folder / "journal").iterdir()] == [".json"]
+    again.close()
 
 
 # --- damage: of single bytes, see test_journal_bytes.py ------------------------------------------------------------

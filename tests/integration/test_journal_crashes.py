@@ -69,13 +69,17 @@ class Deadly(Watched):
         self.steps.append(step)
 
 
-@pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[Journal, Record, Deadly], list[tuple[Any, ...]]]:
-    """Saves with a watched `os`, to the end or to the agent's death; returns the steps."""
+@pytest.fixture(params=[False, True], ids=["at once", "prepared"])
+def watched(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Journal, Record, Deadly], list[tuple[Any, ...]]]:
+    """Saves with a watched `os`, to the end or to the agent's death, at once or prepared for it; returns the steps."""
 
     def save(journal: Journal, record: Record, system: Deadly) -> list[tuple[Any, ...]]:
         with monkeypatch.context() as patch:
             patch.setattr(journal_module, "os", system)
+            if request.param:
+                journal.prepare()
             journal.save(record)
         return system.steps
 
@@ -113,7 +117,7 @@ def expected(before: int) -> list[Found]:
 # --- the agent dies -----------------------------------------------------------------------------------------------
 
 #: One more than any save has steps: then it was complete.
-DEATHS = pytest.mark.parametrize("die_at", range(10))
+DEATHS = pytest.mark.parametrize("die_at", range(12))
 
 
 @BEFORE

@@ -1029,6 +1029,40 @@ def test_the_next_execution_finds_nothing_of_the_one_before_in_its_folder(bench:
     assert not (bench.state / "spare").exists()
 
 
+def test_the_next_execution_works_in_a_folder_that_is_ready_for_it(bench: Bench) -> None:
+    bench.run("exit 3")
+    bench.runner.clean(IDENTITY)
+    spare = bench.state / "spare"
+    ready = {path.name: path.stat().st_ino for path in spare.iterdir()}
+    assert (spare / "blank").read_bytes() == b""
+
+    assert bench.run("exit 4").code == 4
+
+    folder = bench.state / "jobs" / IDENTITY.key
+    assert folder.joinpath("work").stat().st_ino == ready["work"]
+    assert [path.stat().st_ino for path in folder.glob("exit-*")] == [ready["blank"]]
+    assert not folder.joinpath("blank").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["echo 0 >", "ln -sf {kept}", "ln -f {kept}", "rm {blank}; mkdir", "rm {blank}; mkfifo -m 600", "chmod 644", "rm"],
+)
+def test_a_file_for_the_exit_status_that_is_not_as_it_was_made_is_not_used(bench: Bench, command: str) -> None:
+    bench.run("exit 0")
+    bench.runner.clean(IDENTITY)
+    blank, kept = bench.state / "spare" / "blank", bench.state / "kept"
+    kept.write_text("")
+    kept.chmod(0o600)
+    subprocess.run(["sh", "-c", f"{command.format(kept=kept, blank=blank)} {blank}"], check=True)
+
+    assert bench.run("exit 5").code == 5
+
+    assert kept.read_text() == ""
+    (exit_file,) = (bench.state / "jobs" / IDENTITY.key).glob("exit-*")
+    assert exit_file.lstat().st_mode == stat.S_IFREG | 0o600
+
+
 def test_a_folder_is_not_used_again_while_somebody_may_write_into_its_pipes(bench: Bench) -> None:
     script = "setsid sleep 30 & echo $! >daemon; while [ $(cut -d' ' -f6 /proc/$!/stat) != $! ]; do :; done"
     bench.run(script, plan={"keeps_daemons": True})

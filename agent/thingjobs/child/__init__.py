@@ -6,10 +6,9 @@ nowhere else. With an option it answers a question instead: see `thingjobs.child
 
 Each verb of each job pays for what is imported here, and most of the standard library costs more than the start of the
 interpreter leaves: enum a third of it, json two thirds, typing and pathlib still more. Hence what is wanted seldom is
-imported where it is wanted; and the agent starts `-c START`, because -m brings a machinery of its own along.
+imported where it is wanted; annotations are quoted, because `__future__` is a module too; and the agent starts
+`-c START`, because -m brings a machinery of its own along.
 """
-
-from __future__ import annotations
 
 import gc
 import os
@@ -45,7 +44,7 @@ _INNOCENT = frozenset({
 })
 # fmt: on
 #: What tells the agent with which status this process is about to end; none where nobody asks.
-_LAST_WORD: list[Callable[[int], None]] = []
+_LAST_WORD: "list[Callable[[int], None]]" = []
 #: Annotations of params that mean a dict even where their parts are only known to type checkers.
 _PLAIN = frozenset({"dict", "Dict", "Mapping", "MutableMapping", "Json", "JSON", "Any", "object"})
 
@@ -104,7 +103,7 @@ def _annotated(handler: type) -> object:
     return wanted
 
 
-def parsed(handler: type, params: dict[str, Any]) -> Any:
+def parsed(handler: type, params: "dict[str, Any]") -> "Any":
     """Return `params` as the methods of the handler take them.
 
     Raises:
@@ -125,7 +124,7 @@ def parsed(handler: type, params: dict[str, Any]) -> Any:
 # --- a verb -------------------------------------------------------------------------------------------------------
 
 
-def run(handler: type, context: JobContext, params: dict[str, Any]) -> int:
+def run(handler: type, context: JobContext, params: "dict[str, Any]") -> int:
     """Call the method for the verb and return the exit status."""
     context.parse = lambda anew: parsed(handler, anew)
     try:
@@ -223,7 +222,7 @@ def main(arguments: list[str]) -> int:
     return answer(arguments)
 
 
-def _wait_for_go() -> dict[str, Any] | None:
+def _wait_for_go() -> "dict[str, Any] | None":
     """Wait until the agent says go on standard input, and end here, and the shim too, if it died before it did.
 
     Nothing of the handler's was imported until then, nor job.json read: the agent may still change its mind.
@@ -247,7 +246,7 @@ def _wait_for_go() -> dict[str, Any] | None:
     return _told_with(said)
 
 
-def _told_with(go: bytes) -> dict[str, Any] | None:
+def _told_with(go: bytes) -> "dict[str, Any] | None":
     """Return the job that came with the go; None: job.json has to be read, for which a library is loaded."""
     import marshal  # noqa: PLC0415 - here it is this agent's own words that are read
 
@@ -284,7 +283,7 @@ def _verb(target: str) -> int:
 # --- the end ------------------------------------------------------------------------------------------------------
 
 
-def end(status: int) -> NoReturn:
+def end(status: int) -> "NoReturn":
     """End the process with `status`: at once, where nothing is left that an interpreter would still do.
 
     To take itself apart takes it longer than most verbs do. That is for threads that go on, for functions registered
@@ -304,7 +303,7 @@ def end(status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _last_word(exit_file: str, events: str) -> Callable[[int], None]:
+def _last_word(exit_file: str, events: str) -> "Callable[[int], None]":
     """Return what stores how this process, and no copy of it, is about to end, and wakes the agent.
 
     For the kernel to take an interpreter apart takes longer than most verbs do. What a shim stores has no leading

@@ -1,7 +1,5 @@
 """What a handler knows of its job, and how it speaks to the agent: `thingjobs.handler.Context` in a child process."""
 
-from __future__ import annotations
-
 import os
 from _thread import RLock
 
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
     from thingjobs.cloud.session import Cloud
 
 
-def read_job(folder: str) -> dict[str, Any]:
+def read_job(folder: str) -> "dict[str, Any]":
     """Return what job.json in `folder` says.
 
     Raises:
@@ -70,7 +68,7 @@ class JobContext:
         parse: makes params of the JSON object what the handler's methods take.
     """
 
-    def __init__(self, job: dict[str, Any], folder: str | PathLike[str], events: int) -> None:
+    def __init__(self, job: "dict[str, Any]", folder: "str | PathLike[str]", events: int) -> None:
         self.job = job
         self.job_id: str = job["jobId"]
         self.execution: int = job["execution"]
@@ -99,7 +97,7 @@ class JobContext:
         self._cancelled = True
 
     @property
-    def dir(self) -> Path:
+    def dir(self) -> "Path":
         """The job's own folder."""
         from pathlib import Path  # noqa: PLC0415
 
@@ -111,7 +109,7 @@ class JobContext:
         return self._cancelled
 
     @property
-    def cloud(self) -> Cloud:
+    def cloud(self) -> "Cloud":
         """The way to the cloud.
 
         Raises:
@@ -136,7 +134,7 @@ class JobContext:
         """Write a line to the job's bounded log."""
         print(text, flush=True)  # noqa: T201 - stdout is the log
 
-    def refresh(self, timeout: float = 60.0) -> Any:
+    def refresh(self, timeout: float = 60.0) -> "Any":
         """Return the params anew.
 
         Raises:
@@ -150,12 +148,12 @@ class JobContext:
     def download(
         self,
         url: str,
-        to: str | PathLike[str],
+        to: "str | PathLike[str]",
         *,
         digest: str = "",
         size: int | None = None,
         max_bytes: int | None = None,
-    ) -> Path:
+    ) -> "Path":
         """Fetch a file.
 
         Raises:

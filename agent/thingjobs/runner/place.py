@@ -30,8 +30,11 @@ STREAMS = ("stdout", "stderr", "events")
 #: killed.
 HOLD = "hold"
 JOB = "job.json"
+#: An empty file in a folder that is given back, for the exit status of the run that comes next.
+BLANK = "blank"
 #: A job.json that a handler had its hands on; a document has 32 KB.
 _MAX_JOB_BYTES = 1024 * 1024
+_WRITING = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +140,19 @@ class Place:
             OSError: it could not be made.
         """
         self.make(account)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        os.close(os.open(exit_file, flags, 0o600))
+        if not self._take_blank(exit_file):
+            os.close(os.open(exit_file, _WRITING | os.O_TRUNC, 0o600))
         self._give(exit_file, account)
+
+    def _take_blank(self, exit_file: Path) -> bool:
+        blank = f"{self.folder}/{BLANK}"
+        try:
+            found = os.lstat(blank)
+            if fit := found.st_mode == stat.S_IFREG | 0o600 and found.st_size == 0 and found.st_nlink == 1:
+                os.rename(blank, exit_file)  # noqa: PTH104 - see `make`
+        except FileNotFoundError:
+            return False
+        return fit
 
     def write_first_job(self, job: Json, account: Account | None) -> None:
         """Write job.json for a run.
@@ -224,7 +237,7 @@ class Place:
     def give_back(self, spare: Path) -> bool:
         """Empty the folder and keep it as `spare` for the next execution; False if it is not fit for that.
 
-        Making and removing folders and pipes costs a disk more than all else around a short job.
+        Making and removing folders, files and pipes costs a disk more than all else around a short job.
         """
         try:
             for path in self.folder.iterdir():
@@ -236,6 +249,8 @@ class Place:
                 path.unlink()
             # Made anew for the next: a process that escaped may stand in this one, and its mode may be anything.
             self.work.rmdir()
+            self.work.mkdir(mode=0o700)
+            os.close(os.open(f"{self.folder}/{BLANK}", _WRITING | os.O_EXCL, 0o600))
             self.folder.rename(spare)
         except OSError:
             return False

@@ -86,6 +86,7 @@ class Watched:
         os.link(path, other, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     def rename(self, path: str, other: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        os.stat(path, dir_fd=src_dir_fd)
         self._before(("rename", path, other))
         os.rename(path, other, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
@@ -124,21 +125,25 @@ def mark_journal(fate: Fate) -> None:
     from thingjobs import journal
 
     saving = ["", ""]
-    save = journal.Journal.save
 
-    def noted(self: journal.Journal, record: Any, later: Any) -> None:
-        saving[:] = record.identity.job_id, record.phase.value
-        save(self, record, later)
-        saving[:] = "", ""
+    def noted(replace: Callable[..., None]) -> Callable[..., None]:
+        def save(self: journal.Journal, record: Any) -> None:
+            saving[:] = record.identity.job_id, record.phase.value
+            replace(self, record)
+            saving[:] = "", ""
+
+        return save
 
     def before(step: tuple[Any, ...]) -> None:
         name = Path(step[1]).name
+        if name == journal.OLD:  # When that goes is a matter of what else there is to do.
+            return
         job, phase = saving
-        # Outside of a save: what an earlier agent left half written is removed.
-        job = job or (name.split(".")[0] if "." in name else NO_JOB)
+        # Outside of a save: what is removed of a job, or made for whichever is next.
+        job = job or (name.split(".")[0] if "." in name and name != journal.NEXT else NO_JOB)
         fate.point(job, " ".join([step[0], name.rpartition(".")[2], phase]).rstrip())
 
-    journal.Journal.save = noted  # type: ignore[method-assign, assignment]
+    journal.Journal._replace = noted(journal.Journal._replace)  # type: ignore[method-assign]
     vars(journal)["os"] = Watched(before)
 
 
