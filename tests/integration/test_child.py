@@ -886,7 +886,6 @@ def test_a_verb_starts_without_what_the_standard_library_makes_expensive(team: T
     ours = {"thingjobs", "thingjobs.child", "thingjobs.child.context", "thingjobs.handler", "team"}
     assert modules(start, "team:Handler") - modules("import sys; print(*sys.modules)") == {
         *ours,
-        "__future__",
         "_json",
         "gc",
     }

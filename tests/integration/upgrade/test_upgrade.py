@@ -72,7 +72,8 @@ def test_a_class_goes_on_in_the_new_version_when_the_old_one_is_gone(
     gates = unit.folder / "gates"
     gates.mkdir()
     # Open for the claim, and closed before `apply` until there is a file.
-    gate = f'[ -e "{unit.folder}/open" ] || [ -z "$(ls "{unit.folder}/state/journal")" ] || {{ echo shut; exit 75; }}'
+    claimed = f'ls "{unit.folder}/state/journal" | grep -q json'
+    gate = f'[ -e "{unit.folder}/open" ] || ! {claimed} || {{ echo shut; exit 75; }}'
     (gates / "gate").write_text(f"#!/bin/sh\n{gate}\n")
     (gates / "gate").chmod(0o755)
     with unit.agent.config.open("a") as config:
