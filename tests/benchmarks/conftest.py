@@ -99,23 +99,26 @@ class Bench:
         yield relay
         relay.close()
 
-    def agent(self, transport: str = "paho", port: int = 0, every: int = 0) -> subprocess.Popen[bytes]:
+    def agent(
+        self, transport: str = "paho", port: int = 0, every: int = 0, thing: str = THING
+    ) -> subprocess.Popen[bytes]:
         """Start the agent on a state folder of its own.
 
         Args:
             transport: which one.
             port: of a relay; 0: none.
             every: seconds between keep-alives, or polls of HTTPS; 0: the agent's default.
+            thing: whose jobs it takes.
         """
         self._runs += 1
         key_of = {"https": "[jobs]\npoll_interval_seconds"}.get(transport, "keep_alive_seconds")
         idle = f"{key_of} = {every}" if every else ""
-        certificate, key = self._pki.device(THING)
+        certificate, key = self._pki.device(thing)
         config = self._folder / f"config-{self._runs}.toml"
         config.write_text(
             f"""
 [thing]
-name = "{THING}"
+name = "{thing}"
 [connection]
 endpoint = "localhost"
 transport = "{transport}"
@@ -134,12 +137,14 @@ directory = "{self._folder}/state-{self._runs}"
         )
         return self._start("-m", "thingjobs", "run", "--config", str(config))
 
-    def bare(self, transport: str = "paho", port: int = 0, every: int = 300) -> subprocess.Popen[bytes]:
+    def bare(
+        self, transport: str = "paho", port: int = 0, every: int = 300, thing: str = THING
+    ) -> subprocess.Popen[bytes]:
         """Start the bare loop; the arguments are those of `agent`."""
-        certificate, key = self._pki.device(THING)
+        certificate, key = self._pki.device(thing)
         where = (str(port or self._ports[transport]), str(self._pki.ca), str(certificate), str(key))
         program = (str(self.program),) if transport == "paho" else ()
-        return self._start(str(Path(__file__).with_name(BARE[transport])), *where, THING, str(every), *program)
+        return self._start(str(Path(__file__).with_name(BARE[transport])), *where, thing, str(every), *program)
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, *arguments], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -152,13 +157,13 @@ directory = "{self._folder}/state-{self._runs}"
             time.sleep(0.001)
         return self.service.requests[count - 1].at
 
-    def wait_for_jobs(self, names: list[str]) -> tuple[float, float]:
+    def wait_for_jobs(self, names: list[str], thing: str = THING) -> tuple[float, float]:
         """Wait until all are over; return when the first was claimed and when the last was over."""
         end = time.monotonic() + PATIENCE_SECONDS
-        while self.service.execution(THING, names[-1]).status in ("QUEUED", "IN_PROGRESS"):
+        while self.service.execution(thing, names[-1]).status in ("QUEUED", "IN_PROGRESS"):
             assert time.monotonic() < end, "the jobs do not end"
             time.sleep(0.01)
-        views = [self.service.execution(THING, name) for name in names]
+        views = [self.service.execution(thing, name) for name in names]
         assert {view.status for view in views} == {"SUCCEEDED"}
         return min(view.started_at or 0.0 for view in views), max(view.updated_at for view in views)
 
