@@ -146,8 +146,8 @@ class Doer:
         match effect:
             case Save(record):
                 self.events.extend(self.keeper.save(record))
-                if record.phase is Phase.DONE:
-                    self.finished.append(record)
+                if record.phase is Phase.DONE and not any(one.identity == record.identity for one in self.finished):
+                    self.finished.append(record)  # One that could not be written in a lull comes again.
             case Forget(identity):
                 parts.journal.forget(identity)
             case Send(request, identity):

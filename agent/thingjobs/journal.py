@@ -34,6 +34,7 @@ MAX_TOMBSTONES = 200
 PRUNE_AT = 300
 #: What the next generation is written to, of whichever execution; and what a generation becomes that nobody needs.
 NEXT, OLD = "next.tmp", "old.tmp"
+_WRITING = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 #: What a person can do about it.
 _ADVICE = {
     **dict.fromkeys(FULL, "free some space there"),
@@ -42,9 +43,6 @@ _ADVICE = {
     errno.EACCES: "give it to the account that the agent runs as",
     errno.EPERM: "give it to the account that the agent runs as",
 }
-
-
-_WRITING = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
 def _now(act: Callable[[], None]) -> None:
@@ -163,7 +161,7 @@ class Journal:
     def _look(self) -> None:
         if self._lock_fd < 0:
             raise OSError(errno.EBADF, "the journal is closed")
-        if _stands(self._folder_fd, self._records) and _stands(self._lock_fd, self._lock):
+        if self._is_ours():
             return
         self._make_folders()
         emptied = not _stands(self._folder_fd, self._records)
@@ -173,6 +171,9 @@ class Journal:
             self._finished.clear()
             self._reported.clear()
             self._make_reserve()
+
+    def _is_ours(self) -> bool:
+        return _stands(self._folder_fd, self._records) and _stands(self._lock_fd, self._lock)
 
     def emptied(self) -> bool:
         """Return, once, whether the folder is another one than before: what was saved until then is not in it."""
@@ -186,13 +187,15 @@ class Journal:
 
         To make a file takes a disk as long as to write it, and so does removing the one that it replaced.
         """
-        if not self._prepared:
-            with contextlib.suppress(OSError):
+        if self._prepared:
+            return
+        self._prepared = True
+        with contextlib.suppress(OSError):
+            if self._is_ours():
                 self._remove_file(OLD)
                 os.close(os.open(NEXT, _WRITING, 0o600, dir_fd=self._folder_fd))
-                self._prepared = True
 
-    def save(self, record: Record, later: Callable[[Callable[[], None]], None] = _now) -> None:
+    def save(self, record: Record, later: Callable[[Callable[[], None]], None] = _now) -> bool:
         """Replace the file of `record` durably: when this returns, no power cut can take it back.
 
         A finished execution is the exception: the service has its result, so one that a crash makes unfinished again
@@ -202,6 +205,9 @@ class Journal:
         Args:
             record: what to write.
             later: takes what is left to do for a finished execution, when nobody waits. It may raise StateError.
+
+        Returns:
+            Whether it is written; else `later` was called.
 
         Raises:
             StateBusyError: another agent has taken the folder.
@@ -216,7 +222,7 @@ class Journal:
             if key in self._reported and not self._reserve_lost:
                 # An agent that dies before finds the generation before: one that says how the execution ended.
                 later(partial(self._bury_reported, record))
-                return
+                return False
         self._reported.discard(key)
         try:
             (self._bury if done else self._replace)(record)
@@ -224,6 +230,7 @@ class Journal:
             raise self._cannot_write(error) from None
         if record.phase is Phase.REPORTING:
             self._reported.add(key)
+        return True
 
     def _bury_reported(self, record: Record) -> None:
         """Save a finished execution, unless it was forgotten, or saved anew with all that is known, since.
@@ -234,9 +241,8 @@ class Journal:
         if record.identity.key in self._reported:
             self._reported.discard(record.identity.key)
             try:
-                self._bury(record)
-            except FileNotFoundError:
-                pass  # The folder was deleted: it will be made anew with all that is known.
+                if self._is_ours():  # Else it will be made anew with all that is known.
+                    self._bury(record)
             except OSError as error:
                 raise self._cannot_write(error) from None
 
@@ -267,6 +273,7 @@ class Journal:
 
     def _write_and_exchange(self, key: str, data: bytes, *, durable: bool) -> None:
         try:
+            self._remove_file(OLD)  # Where there was no idle moment: it would take the room of a fourth generation.
             self._write(data, durable=durable)
             self._exchange(key, keep=durable)
             if durable:
@@ -296,7 +303,6 @@ class Journal:
         The current one is kept; not that of a finished execution: it holds the parameters, which may be secrets.
         """
         where, current, previous = self._folder_fd, f"{key}.json", f"{key}.prev"
-        self._remove_file(OLD)
         if keep:
             with contextlib.suppress(FileNotFoundError):
                 os.rename(previous, OLD, src_dir_fd=where, dst_dir_fd=where)
@@ -357,7 +363,7 @@ class Journal:
         return found
 
     def _remove_unfinished(self, names: list[str], newer: tuple[str, ...]) -> None:
-        """Remove what a crash left half written; of an execution that is a later release's, not even that."""
+        """Remove what was not used before a crash; what another release wrote for an execution of its own stays."""
         for name in names:
             key, _, suffix = name.rpartition(".")
             if suffix == "tmp" and key not in newer:

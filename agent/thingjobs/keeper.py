@@ -59,12 +59,11 @@ class Keeper:
             StateError: it could not be saved.
         """
         try:
-            self._journal.save(_as_kept(record), partial(self._later, record))
+            if self._journal.save(_as_kept(record), partial(self._later, record)):
+                self._say_that_it_works()
         except StateError as error:
             self._fails(error)
             raise
-        self._works = True
-        self._say_how_it_is()
         return self._fill(record.identity)
 
     def _later(self, record: Record, rest: Callable[[], None]) -> None:
@@ -77,6 +76,7 @@ class Keeper:
         except StateError as error:
             self._fails(error)
             return [NotSaved(record, str(error))]
+        self._say_that_it_works()
         return []
 
     def look(self) -> list[NotSaved]:
@@ -103,6 +103,10 @@ class Keeper:
     def _fails(self, error: StateError) -> None:
         self._works = False
         self._troubles.came(SUBJECT, str(error))
+
+    def _say_that_it_works(self) -> None:
+        self._works = True
+        self._say_how_it_is()
 
     def _say_how_it_is(self) -> None:
         """The journal can be written; that it lives on its reserve has to be said before that is over."""

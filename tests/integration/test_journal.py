@@ -323,6 +323,58 @@ def test_saves_that_follow_one_another_need_no_preparation(journal: Journal, mon
     assert journal.load() == Found((Loaded(THIRD),))
 
 
+def test_a_save_needs_room_for_no_more_than_three_generations(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(journal, FIRST, SECOND, THIRD)
+    write, beside = os.write, []
+
+    def watched(fd: int, data: bytes) -> int:
+        beside.append({one.name for one in path.parent.iterdir()})
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", watched)
+    saved(journal, SECOND)
+
+    assert beside == [{path.name, f"{KEY}.prev", NEXT}]
+
+
+def test_a_file_that_cannot_be_made_is_tried_once_for_each_save(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def fails_and_counts(*_: object, **__: object) -> None:
+        tried.append(NEXT)
+        fails()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fails_and_counts)
+        journal.prepare()
+        journal.prepare()
+    assert tried == [NEXT]
+
+    path = saved(journal, FIRST)
+    journal.prepare()
+    assert path.with_name(NEXT).exists()
+
+
+def test_what_another_agent_took_over_is_left_alone(journal: Journal) -> None:
+    path = saved(journal, FIRST, SECOND, THIRD)
+    settle = ended(journal)
+    (journal.folder / "lock").unlink()
+    other = Journal(journal.folder)
+    other.open()
+    path.with_name(NEXT).write_bytes(b"being written")
+    before = listing(path.parent)
+
+    journal.prepare()
+    settle()
+
+    assert listing(path.parent) == before
+    other.close()
+
+
 def test_what_keeps_the_file_from_being_made_is_said_by_the_save(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

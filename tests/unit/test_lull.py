@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -122,9 +123,10 @@ class Hands:
         self.troubles = Troubles()
         self.doer = Doer(parts, self.troubles, dict)
 
-    def save(self, record: Record, later: Callable[[Callable[[], None]], None]) -> None:
+    def save(self, record: Record, later: Callable[[Callable[[], None]], None]) -> bool:
         self.asked.append(f"save {record.phase}")
         later(self.settle)
+        return False
 
     def settle(self) -> None:
         self.asked.append("settle")
@@ -201,6 +203,40 @@ def test_an_end_that_cannot_take_its_place_is_trouble_and_not_saved(hands: Hands
 
     assert list(hands.doer.events) == [NotSaved(END, "the disk fails")]
     assert hands.troubles.lines() == ["the disk fails"]
+
+
+def test_an_end_that_is_saved_again_is_shown_once(hands: Hands) -> None:
+    hands.fails = StateError("the disk fails")
+    hands.doer.carry_out([Save(END)])
+    hands.doer.act(hands.doer.lull.take_all())
+    hands.fails = None
+
+    hands.doer.carry_out([Save(END), Save(replace(END, identity=OTHER))])
+    hands.doer.act(hands.doer.lull.take_all())
+
+    assert [record.identity for record in hands.doer.finished] == [ONE, OTHER]
+
+
+def test_that_the_journal_works_again_is_said_when_an_end_is_written_and_not_when_it_is_put_off(hands: Hands) -> None:
+    hands.fails = StateError("the disk fails")
+    hands.doer.carry_out([Save(END)])
+    hands.doer.act(hands.doer.lull.take_all())
+    hands.fails = None
+
+    hands.doer.carry_out([Save(END)])
+    assert hands.troubles.lines() == ["the disk fails"]
+    hands.doer.act(hands.doer.lull.take_all())
+
+    assert hands.troubles.lines() == []
+
+
+def test_a_reserve_that_is_used_up_in_a_lull_is_told_then(hands: Hands) -> None:
+    hands.doer.carry_out([Save(END)])
+    hands.journal.reserve_lost = "No space left on device"
+
+    hands.doer.act(hands.doer.lull.take_all())
+
+    assert hands.troubles.lines() == ["the journal in /state lives on its reserve: No space left on device"]
 
 
 def test_what_cannot_be_put_away_is_told_and_holds_up_nothing(hands: Hands, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Write the record to the journal, durably."""
+    """Write the record to the journal: durably, but for that of a finished execution.
+
+    Where the journal holds how that ended, it may be written a moment later: what follows does not wait for it, and
+    NotSaved, if it comes, comes by itself.
+    """
 
     record: Record
 
