@@ -192,13 +192,14 @@ def test_an_end_does_not_wait_where_the_report_could_not_be_saved(
 def test_an_agent_that_dies_before_the_end_took_its_place_finds_what_it_reports_once_more(journal: Journal) -> None:
     path = saved(journal, FIRST, SECOND, THIRD)
     ended(journal)
+    journal.prepare()
     journal.close()
 
     again = Journal(journal.folder)
     again.open()
 
     assert again.load() == Found((Loaded(THIRD),))
-    assert not path.with_suffix(".tmp").exists()
+    assert not path.with_name(NEXT).exists()
     again.close()
 
 

@@ -313,7 +313,8 @@ class Device:
         ours = (f"{job.id}.",) if job else ()
         theirs = tuple(f"{one.id}." for one in self.done[-1:]) if job else ()
         state = self.agent.state
-        left = [path for path in (state / "journal").iterdir() if not path.name.endswith((".json", NEXT, OLD))]
+        kept = [path for path in (state / "journal").iterdir() if path.name not in (NEXT, OLD)]
+        left = [path for path in kept if path.suffix != ".json"]
         left += (state / "jobs").iterdir() if (state / "jobs").exists() else []
         assert [path.name for path in left if not path.name.startswith((*ours, *theirs))] == [], job
         assert [folder for folder in self._folders_in_use() if not folder.startswith(ours)] == [], job
